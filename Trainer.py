@@ -1,0 +1,239 @@
+"""Train a model on a dataset in the lab's layout, or validate a checkpoint with --test.
+
+    python Trainer.py --DR DATA --save_root RUN --kl_anneal_type Cyclical
+
+Everything about the run is written to RUN: checkpoints, args.json, history.csv, plots, GIFs.
+"""
+
+from engine import console
+
+if __name__ == "__main__":
+    console.quit_on_signals()  # before torch, which takes seconds to load
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import utils
+from dataloader import TrainingClips, to_float, validation_video
+from engine import checkpoint, options
+from engine.console import Stopped, UserError, complain
+from engine.device import keep_pages, select_devices
+from engine.history import History
+from engine.schedules import kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+from engine.step import TrainingStep, kl_criterion, make_optimizer
+from frame_cache import DataError
+from modules import VAE_Model
+from utils import Generate_PSNR
+
+# What the lab's students import from here.
+__all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
+
+
+def parse(argv=None):
+    """The flags, and the checkpoint that they continue or test (None for a new run)."""
+    parser = options.trainer_parser()
+    given = parser.given(argv)
+    args = options.resolve(parser, argv)
+    if args.resume and args.ckpt_path:
+        raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
+    if args.test and not args.ckpt_path:
+        raise UserError("--test needs --ckpt_path, the checkpoint to validate")
+    if args.resume:
+        args.ckpt_path = args.save_root / "last.ckpt"
+        if not args.ckpt_path.is_file():
+            raise UserError(f"{args.ckpt_path}: nothing to resume there; leave out --resume to start a run")
+    if not args.ckpt_path:
+        return args, None
+    content = checkpoint.read(args.ckpt_path)
+    checkpoint.check_model_flags(args.ckpt_path, content, given)
+    path = args.ckpt_path
+    args = options.resolve(parser, argv, content.get("args"))
+    args.ckpt_path = path
+    return args, content
+
+
+def prepare_folder(args) -> list[Path]:
+    """Make --save_root, see that it can be written, and return the files of a run to overwrite."""
+    folder = args.save_root
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    if args.test or args.resume:
+        return []
+    old = [path for name in ("*.ckpt", "history.csv", "tensorboard/events*") for path in folder.glob(name)]
+    if old and not args.overwrite:
+        raise UserError(
+            f"{folder}: holds a run; --resume goes on with it, --overwrite deletes it, "
+            "another --save_root leaves it alone"
+        )
+    return [path for path in old if path != args.ckpt_path]
+
+
+class Run:
+    """A training run: the model and all that changes while it learns."""
+
+    def __init__(self, args, content: dict | None, overwritten: list[Path]):
+        self.args = args
+        self.devices = select_devices(args)
+        self.device = self.devices[0]
+        # The validation video comes first: its files are the fewer, and a mistake there shows early.
+        self.video = validation_video(args)
+        self.clips = None if args.test else TrainingClips(args)
+        torch.manual_seed(args.seed)
+        self.model = VAE_Model(args).to(self.device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.model, args)
+        for path in overwritten:  # not before all that a user can get wrong has been looked at
+            path.unlink()
+        self.first_epoch, self.step, history = 0, 0, None
+        if content is not None:
+            history = self._restore(content)
+        self.history = History(args.save_root, history)
+
+    def _restore(self, content: dict) -> dict | None:
+        checkpoint.load_weights(self.model, self.args.ckpt_path, content)
+        self.first_epoch = content.get("last_epoch", -1) + 1
+        if not checkpoint.is_ours(content):
+            print(f"{self.args.ckpt_path}: a checkpoint of the lab; the optimizer starts afresh")
+            return None
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step = content["step"]
+        checkpoint.restore_rng(content["rng"])
+        if self.args.resume or self.args.test:
+            return content["history"]
+        # A run that branches off starts with what it branches from as its best and last.
+        for name in ("best.ckpt", "last.ckpt"):
+            checkpoint.write(self.args.save_root / name, content)
+        return History.branch(content["history"])
+
+    def train(self) -> None:
+        """All epochs that are left, each with its validation, records and checkpoints."""
+        args = self.args
+        if self.first_epoch >= args.num_epoch:
+            print(f"{self.first_epoch} epochs are done already; raise --num_epoch to go on")
+            return
+        (args.save_root / "args.json").write_text(json.dumps(options.storable(args), indent=2))
+        annealing = kl_annealing(args, self.first_epoch)
+        for epoch in range(self.first_epoch, args.num_epoch):
+            record = self.train_epoch(epoch, annealing.get_beta())
+            last = epoch == args.num_epoch - 1
+            validation = self.validate(epoch, pictures=last or args.store_visualization)
+            self.finish_epoch(record | validation)
+            annealing.update()
+
+    def train_epoch(self, epoch: int, beta: float) -> dict:
+        """One pass over the epoch's clips; returns its row of the history, validation left out."""
+        args = self.args
+        tfr = teacher_forcing_ratio(args, epoch)
+        forced = teacher_forcing_draw(args, epoch)
+        parallel = nn.DataParallel(self.model, self.devices) if len(self.devices) > 1 else self.model
+        update = TrainingStep(parallel.train(), self.optimizer, args)
+        steps, clips, sums, began = self.clips.steps(epoch), 0, {}, time.perf_counter()
+        mode = f"train [TeacherForcing: {'ON' if forced else 'OFF'}, {tfr:.1f}], beta: {beta:.4g}"
+        with tqdm(self.clips.batches(epoch), total=steps, ncols=140) as bar:
+            for index, (frames, poses) in enumerate(bar):
+                lr = learning_rate(args, epoch + index / steps, self.step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr
+                bar.set_description(f"({mode}) Epoch {epoch}, lr:{lr:.3g}", refresh=False)
+                stats = update(to_float(frames, self.device), to_float(poses, self.device), beta, forced)
+                self.step += 1
+                clips += len(frames)
+                if stats is not None:
+                    bar.set_postfix(loss=stats["loss"], refresh=False)
+                    sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
+        seconds = time.perf_counter() - began
+        done = max(1, steps - update.skipped)
+        return {
+            "epoch": epoch, "beta": beta, "tfr": tfr, "teacher_forcing": int(forced), "lr": lr,
+            **{name: sums.get(name, float("nan")) / done for name in ("loss", "mse", "kl")},
+            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": update.skipped,
+        }  # fmt: skip
+
+    def validate(self, epoch: int, pictures: bool) -> dict:
+        """Generate the whole validation video; prints its PSNR. `pictures` writes GIF and plot, too."""
+        args, device = self.args, self.device
+        truth, poses = to_float(self.video.frames), to_float(self.video.poses)
+        lr = self.optimizer.param_groups[0]["lr"]
+        with tqdm(total=1, ncols=140, desc=f"(val) Epoch {epoch}, lr:{lr:.3g}") as bar:
+            generator = torch.Generator(device).manual_seed(args.seed)
+            first = truth[:1].to(device)
+            video = self.model.generate(first, poses[None], args.z == "sample", generator)[0]
+            loss = (video - truth)[1:].square().mean(dim=(1, 2, 3)).sum().item()
+            psnr = utils.psnr_by_frame(video[1:], truth[1:]).tolist()
+            average = sum(psnr) / len(psnr)
+            tqdm.write(f"AVG PSNR: {average}")
+            bar.set_postfix(loss=loss, refresh=False)
+            bar.update()
+        if pictures:
+            shown = utils.comparison(self.video.poses, utils.to_uint8(video), self.video.frames)
+            utils.save_gif(args.save_root / f"val_epoch={epoch}.gif", shown)
+            plot = args.save_root / f"val_psnr_epoch={epoch}.png"
+            utils.plot_psnr_by_frame({f"epoch {epoch}": psnr}, plot)
+        return {"val_loss": loss, "val_psnr": average, "psnr_by_frame": psnr}
+
+    def finish_epoch(self, record: dict) -> None:
+        """Checkpoints first, for they are the run; then history.csv, TensorBoard and plots."""
+        epoch, folder = record["epoch"], self.args.save_root
+        best = self.history.add(record, record["psnr_by_frame"])
+        content = self.checkpoint_content(record)
+        checkpoint.write(folder / "last.ckpt", content)
+        if best:
+            checkpoint.write(folder / "best.ckpt", content)
+        if epoch % self.args.per_save == 0 or epoch == self.args.num_epoch - 1:
+            checkpoint.write(folder / f"epoch={epoch}.ckpt", content)
+            print(f"save ckpt to {folder / f'epoch={epoch}.ckpt'}")
+        self.history.write()
+        rows = self.history.rows
+        utils.plot_losses(rows, folder / "losses.png")
+        utils.plot_schedules(rows, folder / "schedules.png")
+        utils.plot_psnr_by_epoch(rows, folder / "val_psnr_by_epoch.png")
+        utils.plot_psnr_by_frame(self.history.psnr_by_frame, folder / "val_psnr_by_frame.png")
+
+    def checkpoint_content(self, record: dict) -> dict:
+        """SPEC: "Checkpoints"; `last_epoch` is the last one that is finished."""
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr": record["lr"],
+            "tfr": record["tfr"],
+            "last_epoch": record["epoch"],
+            "format_version": checkpoint.FORMAT_VERSION,
+            "args": options.storable(self.args),
+            "step": self.step,
+            "history": self.history.state_dict(),
+            "rng": checkpoint.rng_state(),
+        }
+
+
+def main(argv=None) -> None:
+    """Parse, build, train."""
+    args, content = parse(argv)
+    old_files = prepare_folder(args)
+    keep_pages()
+    run = Run(args, content, old_files)
+    if args.test:
+        run.validate(max(0, run.first_epoch - 1), pictures=True)
+        return
+    try:
+        run.train()
+    except Stopped:
+        done = run.history.rows
+        if done:
+            complain(
+                f"epoch {done[-1]['epoch']} is the last finished one, and saved; go on with: "
+                f"python Trainer.py --DR {args.DR} --save_root {args.save_root} --resume"
+            )
+        else:
+            complain("no epoch was finished, so nothing is lost: start again with the same command")
+        raise
+    best = max(run.history.rows, key=lambda row: row["val_psnr"])
+    print(f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {args.save_root}")
+
+
+if __name__ == "__main__":
+    console.run(main, DataError)

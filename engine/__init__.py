@@ -1,0 +1,1 @@
+"""How a run goes: options, schedules, the optimisation step, checkpoints, records."""

@@ -1,0 +1,113 @@
+"""The five networks of the lab, all convolutional at the full resolution of the frames.
+
+Shapes: `N` pictures of `(C, H, W)`. Layers are numbered as in the lab's checkpoints.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .layers import DepthConvBlock, ResidualBlock
+
+# exp(10 / 2) is noise of 148 standard deviations and exp(-10 / 2) is none: what lies outside carries
+# no meaning, only the overflow of exp, which is how runs with beta = 0 became NaN.
+LOGVAR_RANGE = (-10.0, 10.0)
+
+
+class RGB_Encoder(nn.Sequential):
+    """Frame encoder: picture `(N, in_chans, H, W)` -> feature `(N, out_chans, H, W)`."""
+
+    def __init__(self, in_chans: int, out_chans: int):
+        o = out_chans
+        super().__init__(
+            ResidualBlock(in_chans, o // 8),
+            DepthConvBlock(o // 8, o // 8),
+            ResidualBlock(o // 8, o // 4),
+            DepthConvBlock(o // 4, o // 4),
+            ResidualBlock(o // 4, o // 2),
+            DepthConvBlock(o // 2, o // 2),
+            nn.Conv2d(o // 2, o, 3, padding=1),
+        )
+
+
+class Label_Encoder(nn.Sequential):
+    """Pose encoder: pose picture `(N, in_chans, H, W)` -> feature `(N, out_chans, H, W)`.
+
+    Layer 3 has no activation: the lab passes `True` as the slope of a LeakyReLU, which makes it the
+    identity, and a checkpoint of the lab must compute here what it computed there.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int):
+        o = out_chans
+        super().__init__(
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(in_chans, o // 2, 7),
+            nn.BatchNorm2d(o // 2),
+            nn.Identity(),
+            ResidualBlock(o // 2, o),
+        )
+
+
+class Gaussian_Predictor(nn.Sequential):
+    """Posterior q(z | x, c): a diagonal Gaussian for every pixel (Kingma and Welling 2014, sec. 2.4).
+
+    `(frame_feature, pose_feature)`, concatenated to `(N, in_chans, H, W)`, gives `z, mu, logvar`, each
+    `(N, out_chans, H, W)`. `logvar` is clamped to `LOGVAR_RANGE`, so that neither z nor the KL can
+    overflow. Layer 5 has no activation, as in `Label_Encoder`.
+    """
+
+    def __init__(self, in_chans: int = 48, out_chans: int = 96):
+        o = out_chans
+        super().__init__(
+            ResidualBlock(in_chans, o // 4),
+            DepthConvBlock(o // 4, o // 4),
+            ResidualBlock(o // 4, o // 2),
+            DepthConvBlock(o // 2, o // 2),
+            ResidualBlock(o // 2, o),
+            nn.Identity(),
+            nn.Conv2d(o, 2 * o, 1),
+        )
+
+    def forward(self, frame_feature: Tensor, pose_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = super().forward(torch.cat([frame_feature, pose_feature], dim=1)).chunk(2, dim=1)
+        logvar = logvar.clamp(*LOGVAR_RANGE)
+        return self.reparameterize(mu, logvar), mu, logvar
+
+    @staticmethod
+    def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
+        """Sample `z = mu + exp(logvar / 2) * eps`, `eps ~ N(0, I)`, differentiable in mu and logvar."""
+        return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+
+
+class Decoder_Fusion(nn.Sequential):
+    """Fuses `(frame_feature, pose_feature, z)`, `in_chans` in all, to `(N, out_chans, H, W)`."""
+
+    def __init__(self, in_chans: int = 48, out_chans: int = 96):
+        i, o = in_chans, out_chans
+        super().__init__(
+            DepthConvBlock(i, i),
+            ResidualBlock(i, i // 4),
+            DepthConvBlock(i // 4, i // 2),
+            ResidualBlock(i // 2, i // 2),
+            DepthConvBlock(i // 2, o // 2),
+            nn.Conv2d(o // 2, o, 1),
+        )
+
+    def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor) -> Tensor:
+        return super().forward(torch.cat([frame_feature, pose_feature, z], dim=1))
+
+
+class Generator(nn.Sequential):
+    """Feature `(N, input_nc, H, W)` -> picture `(N, output_nc, H, W)`, of no bounded range."""
+
+    def __init__(self, input_nc: int, output_nc: int):
+        n = input_nc
+        super().__init__(
+            DepthConvBlock(n, n),
+            ResidualBlock(n, n // 2),
+            DepthConvBlock(n // 2, n // 2),
+            ResidualBlock(n // 2, n // 4),
+            DepthConvBlock(n // 4, n // 4),
+            ResidualBlock(n // 4, n // 8),
+            DepthConvBlock(n // 8, n // 8),
+            nn.Conv2d(n // 8, output_nc, 1),
+        )

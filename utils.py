@@ -1,0 +1,157 @@
+"""What people look at: PSNR and SSIM, GIF and MP4, and the plots of the report."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+FRAMES_PER_SECOND = 20
+# A 64x32 picture is a stamp on a screen: enlarge until it is about this wide.
+SHOWN_WIDTH = 192
+
+
+def Generate_PSNR(imgs1: Tensor, imgs2: Tensor, data_range: float = 1.0) -> Tensor:
+    """PSNR in dB over all values of two tensors of one shape, as the lab computes it."""
+    mse = torch.nn.functional.mse_loss(imgs1, imgs2)
+    return 20 * torch.log10(torch.as_tensor(data_range)) - 10 * torch.log10(mse)
+
+
+def psnr_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
+    """PSNR in dB of each frame, over its pixels and channels, data range 1.
+
+    The prediction is clamped to [0, 1], and a value that is not a number counts as 0. Equal pictures
+    score 100 dB, so that a mean over frames stays finite.
+
+    Args:
+        predicted, truth: `(T, 3, H, W)`.
+
+    Returns:
+        `(T,)`.
+    """
+    error = predicted.nan_to_num(nan=0.0).clamp(0, 1) - truth
+    return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
+
+
+def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004) of each frame, `(T, 3, H, W)` in [0, 1] -> `(T,)`."""
+    # Imported here: it takes seconds, and training needs none of it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    predicted = predicted.nan_to_num(nan=0.0).clamp(0, 1)
+    return structural_similarity_index_measure(predicted, truth, data_range=1.0, reduction="none")
+
+
+def to_uint8(video: Tensor) -> np.ndarray:
+    """`(T, 3, H, W)` in [0, 1], clamped -> `(T, H, W, 3)` uint8, rounded."""
+    pixels = video.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return pixels.movedim(-3, -1).cpu().numpy()
+
+
+def enlarge(video: np.ndarray) -> np.ndarray:
+    """Repeat the pixels of small pictures, `(T, H, W, 3)`, up to about `SHOWN_WIDTH`."""
+    times = max(1, round(SHOWN_WIDTH / video.shape[2]))
+    return video.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def side_by_side(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Videos `(T, H, W, 3)` uint8 beside each other, enlarged, each under its name."""
+    shown = [enlarge(video) for video in columns.values()]
+    gap = np.full_like(shown[0][:, :, :4], 255)
+    body = np.concatenate([part for video in shown for part in (video, gap)][:-1], axis=2)
+    header = Image.new("RGB", (body.shape[2], 18), "white")
+    draw = ImageDraw.Draw(header)
+    for i, name in enumerate(columns):
+        draw.text((i * (shown[0].shape[2] + 4) + 4, 3), name, fill="black")
+    band = np.broadcast_to(np.asarray(header), (len(body), *np.asarray(header).shape))
+    return np.concatenate([band, body], axis=1)
+
+
+def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    """pose | prediction | truth | error, each `(T, H, W, 3)` uint8, as one video with headings.
+
+    The error is the absolute difference, doubled so that it can be seen; without a truth there are
+    two columns.
+    """
+    columns = {"pose": poses, "prediction": predicted}
+    if truth is not None:
+        difference = np.abs(predicted.astype(int) - truth)
+        columns |= {"truth": truth, "error x2": (2 * difference).clip(0, 255).astype(np.uint8)}
+    return side_by_side(columns)
+
+
+def save_gif(path: Path, video: np.ndarray) -> None:
+    """Write `(T, H, W, 3)` uint8 as an endless GIF."""
+    iio.imwrite(path, video, extension=".gif", duration=1000 // FRAMES_PER_SECOND, loop=0)
+
+
+def save_mp4(path: Path, video: np.ndarray) -> None:
+    """Write `(T, H, W, 3)` uint8 as H.264, which every browser plays; odd sides lose a pixel."""
+    even = video[:, : video.shape[1] // 2 * 2, : video.shape[2] // 2 * 2]
+    iio.imwrite(path, even, plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
+
+
+def _axes(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):
+    axes = figure.add_subplot(place)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes
+
+
+def plot_losses(rows: list[dict], path: Path) -> None:
+    """Training loss by epoch: total, MSE and KL, each on an axis of its own (logarithmic)."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    for i, (column, title) in enumerate(
+        (("loss", "total: MSE + beta x KL"), ("mse", "MSE, summed over a clip"), ("kl", "KL"))
+    ):
+        axes = _axes(figure, title, f"{column} per clip", place=131 + i)
+        axes.plot(epochs, [row[column] for row in rows], marker=".", label="training")
+        if column == "mse":
+            axes.plot(epochs, [row["val_loss"] for row in rows], marker=".", label="validation video")
+            axes.legend()
+        if all(row[column] > 0 for row in rows):
+            axes.set_yscale("log")
+    figure.savefig(path)
+
+
+def plot_schedules(rows: list[dict], path: Path) -> None:
+    """Teacher-forcing ratio (and the epochs that were forced), beta and learning rate by epoch."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    axes = _axes(figure, "teacher forcing", "ratio", place=131)
+    axes.plot(epochs, [row["tfr"] for row in rows], marker=".", label="ratio")
+    axes.plot(epochs, [row["teacher_forcing"] for row in rows], "o", ms=3, alpha=0.5, label="drawn")
+    axes.legend()
+    axes = _axes(figure, "KL annealing", "beta", place=132)
+    axes.plot(epochs, [row["beta"] for row in rows], marker=".", color="C1")
+    axes = _axes(figure, "learning rate, end of the epoch", "lr", place=133)
+    axes.plot(epochs, [row["lr"] for row in rows], marker=".", color="C2")
+    figure.savefig(path)
+
+
+def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
+    """Validation PSNR by epoch, the best one marked."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    best = max(rows, key=lambda row: row["val_psnr"])
+    title = f"validation, whole video: best {best['val_psnr']:.2f} dB in epoch {best['epoch']}"
+    axes = _axes(figure, title, "PSNR (dB)")
+    axes.plot([row["epoch"] for row in rows], [row["val_psnr"] for row in rows], marker=".")
+    axes.plot(best["epoch"], best["val_psnr"], "o", color="C3")
+    figure.savefig(path)
+
+
+def plot_psnr_by_frame(curves: dict[str, list[float]], path: Path) -> None:
+    """PSNR by frame, one curve a name; frame 1 is the first predicted one."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = _axes(figure, "PSNR by frame", "PSNR (dB)", x="frame")
+    for name, values in curves.items():
+        mean = sum(values) / len(values)
+        axes.plot(range(1, len(values) + 1), values, lw=1, label=f"{name}: mean {mean:.2f} dB")
+    axes.legend()
+    figure.savefig(path)
