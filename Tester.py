@@ -120,7 +120,7 @@ def write_videos(args, number: int, video: Video, rendered: Tensor, truth: Tenso
     predicted = utils.to_uint8(rendered)
     true = None if truth is None else utils.to_uint8(truth)
     shown = {
-        f"pred_seq{number}": utils.enlarge(predicted),
+        f"pred_seq{number}": utils.film({"prediction": predicted}, named=False),
         f"compare_seq{number}": utils.comparison(video.poses, predicted, true),
     }
     for name, pictures in shown.items():

@@ -87,6 +87,8 @@ class Run:
         torch.manual_seed(args.seed)
         self.model = VAE_Model(args).to(self.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, args)
+        parallel = nn.DataParallel(self.model, self.devices) if len(self.devices) > 1 else self.model
+        self.update = TrainingStep(parallel, self.optimizer, args)
         for path in overwritten:  # not before all that a user can get wrong has been looked at
             path.unlink()
         self.first_epoch, self.step, history = 0, 0, None
@@ -130,9 +132,9 @@ class Run:
         args = self.args
         tfr = teacher_forcing_ratio(args, epoch)
         forced = teacher_forcing_draw(args, epoch)
-        parallel = nn.DataParallel(self.model, self.devices) if len(self.devices) > 1 else self.model
-        update = TrainingStep(parallel.train(), self.optimizer, args)
-        steps, clips, sums, began = self.clips.steps(epoch), 0, {}, time.perf_counter()
+        self.model.train()
+        steps, clips, sums = self.clips.steps(epoch), 0, {}
+        skipped_before, began = self.update.skipped, time.perf_counter()
         mode = f"train [TeacherForcing: {'ON' if forced else 'OFF'}, {tfr:.1f}], beta: {beta:.4g}"
         with tqdm(self.clips.batches(epoch), total=steps, ncols=140) as bar:
             for index, (frames, poses) in enumerate(bar):
@@ -140,18 +142,19 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
                 bar.set_description(f"({mode}) Epoch {epoch}, lr:{lr:.3g}", refresh=False)
-                stats = update(to_float(frames, self.device), to_float(poses, self.device), beta, forced)
+                stats = self.update(to_float(frames, self.device), to_float(poses, self.device), beta, forced)
                 self.step += 1
                 clips += len(frames)
                 if stats is not None:
                     bar.set_postfix(loss=stats["loss"], refresh=False)
                     sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         seconds = time.perf_counter() - began
-        done = max(1, steps - update.skipped)
+        skipped = self.update.skipped - skipped_before
+        done = max(1, steps - skipped)
         return {
             "epoch": epoch, "beta": beta, "tfr": tfr, "teacher_forcing": int(forced), "lr": lr,
             **{name: sums.get(name, float("nan")) / done for name in ("loss", "mse", "kl")},
-            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": update.skipped,
+            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": skipped,
         }  # fmt: skip
 
     def validate(self, epoch: int, pictures: bool) -> dict:

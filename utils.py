@@ -1,5 +1,6 @@
 """What people look at: PSNR and SSIM, GIF and MP4, and the plots of the report."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,6 +14,7 @@ from torch import Tensor
 FRAMES_PER_SECOND = 20
 # A 64x32 picture is a stamp on a screen: enlarge until it is about this wide.
 SHOWN_WIDTH = 192
+HEADING_HEIGHT = 18
 
 
 def Generate_PSNR(imgs1: Tensor, imgs2: Tensor, data_range: float = 1.0) -> Tensor:
@@ -52,47 +54,89 @@ def to_uint8(video: Tensor) -> np.ndarray:
     return pixels.movedim(-3, -1).cpu().numpy()
 
 
-def enlarge(video: np.ndarray) -> np.ndarray:
-    """Repeat the pixels of small pictures, `(T, H, W, 3)`, up to about `SHOWN_WIDTH`."""
-    times = max(1, round(SHOWN_WIDTH / video.shape[2]))
-    return video.repeat(times, axis=1).repeat(times, axis=2)
+@dataclass
+class Film:
+    """A video to look at: small pictures, how much to enlarge them, and what to write above.
+
+    Attributes:
+        frames: `(T, H, W, 3)` uint8.
+        times: how often each pixel is repeated on either axis.
+        headings: texts and the column of `frames` at which each begins.
+    """
+
+    frames: np.ndarray
+    times: int
+    headings: dict[str, int] = field(default_factory=dict)
+
+    def heading(self) -> Image.Image | None:
+        """The band above the pictures, enlarged already; None without headings."""
+        if not self.headings:
+            return None
+        band = Image.new("RGB", (self.frames.shape[2] * self.times, HEADING_HEIGHT), "white")
+        for text, column in self.headings.items():
+            ImageDraw.Draw(band).text((column * self.times + 4, 3), text, fill="black")
+        return band
 
 
-def side_by_side(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Videos `(T, H, W, 3)` uint8 beside each other, enlarged, each under its name."""
-    shown = [enlarge(video) for video in columns.values()]
-    gap = np.full_like(shown[0][:, :, :4], 255)
-    body = np.concatenate([part for video in shown for part in (video, gap)][:-1], axis=2)
-    header = Image.new("RGB", (body.shape[2], 18), "white")
-    draw = ImageDraw.Draw(header)
-    for i, name in enumerate(columns):
-        draw.text((i * (shown[0].shape[2] + 4) + 4, 3), name, fill="black")
-    band = np.broadcast_to(np.asarray(header), (len(body), *np.asarray(header).shape))
-    return np.concatenate([band, body], axis=1)
+def film(columns: dict[str, np.ndarray], named: bool = True) -> Film:
+    """Videos `(T, H, W, 3)` uint8 side by side, each under its name if `named`."""
+    videos = list(columns.values())
+    width = videos[0].shape[2]
+    gap = np.full_like(videos[0][:, :, :1], 255)
+    parts = [part for video in videos for part in (video, gap)][:-1]
+    headings = {name: i * (width + 1) for i, name in enumerate(columns)} if named else {}
+    return Film(np.concatenate(parts, axis=2), max(1, round(SHOWN_WIDTH / width)), headings)
 
 
-def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-    """pose | prediction | truth | error, each `(T, H, W, 3)` uint8, as one video with headings.
+def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> Film:
+    """pose | prediction | truth | error, from videos `(T, H, W, 3)` uint8.
 
     The error is the absolute difference, doubled so that it can be seen; without a truth there are
     two columns.
     """
     columns = {"pose": poses, "prediction": predicted}
     if truth is not None:
-        difference = np.abs(predicted.astype(int) - truth)
+        difference = np.abs(predicted.astype(np.int16) - truth)
         columns |= {"truth": truth, "error x2": (2 * difference).clip(0, 255).astype(np.uint8)}
-    return side_by_side(columns)
+    return film(columns)
 
 
-def save_gif(path: Path, video: np.ndarray) -> None:
-    """Write `(T, H, W, 3)` uint8 as an endless GIF."""
-    iio.imwrite(path, video, extension=".gif", duration=1000 // FRAMES_PER_SECOND, loop=0)
+def save_gif(path: Path, shown: Film) -> None:
+    """Write an endless GIF.
+
+    All frames share a palette taken from some of them: pixels that do not move stay equal, which
+    halves the file, and pictures are matched to it while they are small, which is quick.
+    """
+    frames = shown.frames
+    some = frames[np.linspace(0, len(frames) - 1, min(len(frames), 24)).astype(int)]
+    montage = Image.fromarray(some.reshape(-1, *some.shape[2:]))
+    no_dither = {"dither": Image.Dither.NONE}
+    palette = montage.quantize(254, **no_dither)
+    band = shown.heading()
+    pages = []
+    for frame in frames:
+        small = Image.fromarray(frame).quantize(palette=palette, **no_dither)
+        page = small.resize((small.width * shown.times, small.height * shown.times), Image.Resampling.NEAREST)
+        if band is not None:
+            body, page = page, Image.new("P", (page.width, page.height + HEADING_HEIGHT))
+            page.putpalette(palette.getpalette())
+            page.paste(band.quantize(palette=palette, **no_dither), (0, 0))
+            page.paste(body, (0, HEADING_HEIGHT))
+        pages.append(page)
+    duration = 1000 // FRAMES_PER_SECOND
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=duration, loop=0)
 
 
-def save_mp4(path: Path, video: np.ndarray) -> None:
-    """Write `(T, H, W, 3)` uint8 as H.264, which every browser plays; odd sides lose a pixel."""
-    even = video[:, : video.shape[1] // 2 * 2, : video.shape[2] // 2 * 2]
-    iio.imwrite(path, even, plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
+def save_mp4(path: Path, shown: Film) -> None:
+    """Write H.264, which every browser plays; an odd side loses its last row or column of pixels."""
+    band = shown.heading()
+    with iio.imopen(path, "w", plugin="pyav") as file:
+        file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)
+        for frame in shown.frames:
+            page = frame.repeat(shown.times, axis=0).repeat(shown.times, axis=1)
+            if band is not None:
+                page = np.concatenate([np.asarray(band), page])
+            file.write_frame(page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2])
 
 
 def _axes(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from tests.helpers import SMALL_RUN, assert_succeeds, run_script, write_dataset
+
+torch.set_num_threads(1)  # the tests run side by side
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """A dataset that no test changes."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(dataset, tmp_path_factory):
+    """The folder of a training run of two epochs, which no test changes, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    done = run_script(
+        "Trainer.py", "--DR", dataset, "--save_root", folder, *SMALL_RUN, "--num_epoch=2", "--per_save=1"
+    )
+    assert_succeeds(done)
+    return folder, done

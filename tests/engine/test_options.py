@@ -1,0 +1,78 @@
+import pytest
+
+from engine import options
+
+NEEDED = ["--DR", "data", "--save_root", "run"]
+
+
+def trainer_flags(*argv, stored=None):
+    return options.resolve(options.trainer_parser(), [*NEEDED, *argv], stored)
+
+
+LAB_LINES = [
+    "--DR LAB4_Dataset/ --save_root checkpoints/max_psnr/ --num_epoch 100 --fast_train --fast_train_epoch 9"
+    " --kl_anneal_type NoKL_Annealing --tfr 0",
+    "--DR LAB4_Dataset/ --save_root checkpoints/tfr1 --tfr 1 --tfr_sde 5 --kl_anneal_type Cyclical"
+    " --kl_anneal_ratio 1.5 --num_epoch 22 --fast_train --fast_train_epoch 22 --batch_size 4",
+    "--DR LAB4_Dataset/ --save_root checkpoints/max_psnr/ --test --ckpt checkpoints/max_psnr/epoch=99.ckpt",
+]
+
+
+@pytest.mark.parametrize("line", LAB_LINES)
+def test_the_lab_s_command_lines_parse(line):
+    args = options.resolve(options.trainer_parser(), line.split())
+    assert str(args.DR) == "LAB4_Dataset"
+
+
+def test_the_lab_s_tester_line_parses_abbreviation_and_all():
+    args = options.resolve(options.tester_parser(), LAB_LINES[2].split())
+    assert str(args.ckpt_path) == "checkpoints/max_psnr/epoch=99.ckpt"
+
+
+def test_defaults_of_the_lab_are_kept():
+    args = vars(trainer_flags())
+    wanted = {
+        "batch_size": 2, "lr": 0.001, "num_workers": 4, "num_epoch": 70, "per_save": 3, "partial": 1.0,
+        "train_vi_len": 16, "val_vi_len": 630, "frame_H": 32, "frame_W": 64, "F_dim": 128, "L_dim": 32,
+        "N_dim": 12, "D_out_dim": 192, "tfr": 1.0, "tfr_sde": 10, "fast_partial": 0.4,
+        "fast_train_epoch": 5, "kl_anneal_cycle": 10, "kl_anneal_ratio": 1, "test": False,
+    }  # fmt: skip
+    assert wanted.items() <= args.items()
+
+
+def test_recipe_of_the_lab_sets_its_protocol_and_flags_still_win():
+    args = trainer_flags("--recipe", "lab", "--lr_schedule", "constant")
+    assert (args.arch, args.output, args.kl_reduction, args.optim) == ("lab", "linear", "sum", "Adam")
+    assert (args.clips, args.z, args.lr, args.lr_warmup) == ("in_order", "sample", 0.001, 0)
+    assert args.lr_schedule == "constant"
+
+
+def test_a_checkpoint_s_flags_stand_unless_given_anew():
+    stored = {"lr": 0.5, "num_epoch": 4, "recipe": "lab", "clips": "in_order", "DR": "old", "test": True}
+    args = trainer_flags("--num_epoch", "6", stored=stored)
+    assert (args.lr, args.num_epoch, args.recipe, args.z) == (0.5, 6, "lab", "sample")
+    assert str(args.DR) == "data" and not args.test
+
+
+def test_every_flag_has_help():
+    for parser in (options.trainer_parser(), options.tester_parser()):
+        assert all(action.help for action in parser._actions)
+        parser.format_help()
+
+
+WRONG = [
+    "--tfr 2", "--tfr -0.1", "--tfr nan", "--batch_size 0", "--batch_size two", "--partial 0",
+    "--partial 1.1", "--frame_H -1", "--frame_W 3", "--kl_anneal_cycle 0", "--kl_anneal_type Sometimes",
+    "--lr 0", "--lr inf", "--num_epoch 0", "--train_vi_len 1", "--val_vi_len 1", "--per_save 0", "--gpu -1",
+    "--num_workers -1",
+    "--fast_partial 0", "--F_dim 7", "--optim SGD", "--tfr_d_step 2", "--seed -1", "--no_such_flag",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", WRONG)
+def test_flags_out_of_range_are_refused_in_one_line(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        trainer_flags(*flags.split())
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert flags.split()[0] in message and "\n" not in message

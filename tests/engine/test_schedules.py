@@ -1,0 +1,112 @@
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.schedules import kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+
+
+def betas(epochs, **flags):
+    args = {"kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": 0.01} | flags
+    annealing = kl_annealing(SimpleNamespace(**args))
+    values = []
+    for _ in range(epochs):
+        values.append(annealing.get_beta())
+        annealing.update()
+    return values
+
+
+def test_cyclical_beta_climbs_and_starts_again():
+    values = betas(20, kl_anneal_type="Cyclical", kl_anneal_ratio=1.5)
+    assert values[:8] == pytest.approx([0.01, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0])
+    assert values[10:] == values[:10]
+
+
+def test_monotonic_beta_climbs_once_and_stays():
+    values = betas(14, kl_anneal_type="Monotonic")
+    assert values == pytest.approx([0.01, *(e / 10 for e in range(1, 10)), 1, 1, 1, 1])
+
+
+def test_without_annealing_beta_is_one():
+    assert betas(5, kl_anneal_type="NoKL_Annealing") == [1.0] * 5
+
+
+def test_annealing_goes_on_from_the_epoch_of_a_resumed_run_with_the_lab_s_flags_alone():
+    args = SimpleNamespace(kl_anneal_type="Monotonic", kl_anneal_cycle=10, kl_anneal_ratio=1)
+    assert kl_annealing(args, current_epoch=4).get_beta() == pytest.approx(0.4)
+    assert kl_annealing(args).get_beta() == 0.01
+
+
+@given(
+    kind=st.sampled_from(["Cyclical", "Monotonic", "NoKL_Annealing"]),
+    cycle=st.integers(1, 30),
+    ratio=st.floats(0, 10),
+    start=st.floats(0, 1),
+)
+def test_beta_is_never_outside_its_start_and_one(kind, cycle, ratio, start):
+    flags = {"kl_anneal_cycle": cycle, "kl_anneal_ratio": ratio, "kl_anneal_start": start}
+    assert all(start <= beta <= 1 for beta in betas(40, kl_anneal_type=kind, **flags))
+
+
+def ratios(**flags):
+    args = SimpleNamespace(**({"tfr": 1.0, "tfr_d_step": None} | flags))
+    return [teacher_forcing_ratio(args, epoch) for epoch in range(args.num_epoch)]
+
+
+def test_teacher_forcing_falls_evenly_to_zero_in_the_last_epoch():
+    assert ratios(tfr_sde=2, num_epoch=6) == pytest.approx([1, 1, 0.75, 0.5, 0.25, 0])
+
+
+def test_teacher_forcing_falls_by_its_step_and_not_below_zero():
+    assert ratios(tfr=0.5, tfr_sde=1, tfr_d_step=0.2, num_epoch=5) == pytest.approx([0.5, 0.3, 0.1, 0, 0])
+
+
+@given(
+    tfr=st.floats(0, 1),
+    sde=st.integers(0, 30),
+    step=st.none() | st.floats(0, 1),
+    epochs=st.integers(1, 30),
+)
+def test_teacher_forcing_is_a_probability_and_never_rises(tfr, sde, step, epochs):
+    values = ratios(tfr=tfr, tfr_sde=sde, tfr_d_step=step, num_epoch=epochs)
+    assert all(0 <= value <= 1 for value in values)
+    assert values == sorted(values, reverse=True)
+    if step is None and sde < epochs:
+        assert values[-1] == 0
+
+
+def test_draw_of_an_epoch_follows_ratio_and_seed():
+    args = SimpleNamespace(tfr=0.3, tfr_sde=1000, tfr_d_step=None, num_epoch=1000, seed=0)
+    draws = [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
+    assert draws == [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
+    assert 0.25 < sum(draws) / 1000 < 0.35
+    args.seed = 1
+    assert draws != [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
+
+
+@pytest.mark.parametrize(("ratio", "drawn"), [(0.0, False), (1.0, True)])
+def test_draw_is_certain_at_the_ends(ratio, drawn):
+    args = SimpleNamespace(tfr=ratio, tfr_sde=99, tfr_d_step=None, num_epoch=99, seed=0)
+    assert all(teacher_forcing_draw(args, epoch) is drawn for epoch in range(99))
+
+
+def rate(progress, step=10**6, **flags):
+    args = {"lr": 0.001, "lr_warmup": 0, "lr_schedule": "constant", "num_epoch": 10} | flags
+    return learning_rate(SimpleNamespace(**args), progress, step)
+
+
+def test_learning_rate_of_the_lab_falls_to_a_hundredth_at_epoch_5():
+    values = [rate(epoch, lr_schedule="step") for epoch in range(8)]
+    assert values == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5])
+
+
+def test_cosine_falls_from_lr_to_a_hundredth():
+    values = [rate(tenth / 10, lr_schedule="cosine") for tenth in range(101)]
+    assert values[0] == pytest.approx(1e-3) and values[-1] == pytest.approx(1e-5)
+    assert values == sorted(values, reverse=True)
+
+
+def test_warm_up_is_linear_in_steps_and_never_zero():
+    values = [rate(0, step=step, lr_warmup=4) for step in range(6)]
+    assert values == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])

@@ -1,0 +1,60 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modules import Gaussian_Predictor, VAE_Model
+from modules.modules import LOGVAR_RANGE
+from tests.helpers import ROOT, small_model
+
+REFERENCE = ROOT.parent / "shared" / "reference" / "check.py"
+
+
+def test_full_size_model_has_the_keys_and_shapes_of_the_lab():
+    wanted = json.loads((ROOT / "tests/reference/lab_state_dict.json").read_text())
+    model = VAE_Model(small_model(F_dim=128, L_dim=32, N_dim=12, D_out_dim=192))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == wanted
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_585_620
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the lab's vectors are not beside this checkout")
+def test_networks_agree_with_the_vectors_of_the_lab():
+    done = subprocess.run([sys.executable, REFERENCE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_residual_and_gated_blocks_compute_what_the_contract_says():
+    from torch.nn.functional import leaky_relu
+
+    from modules.layers import ConvFFN, ResidualBlock
+
+    x = torch.randn(2, 4, 5, 6)
+    block = ResidualBlock(4, 4)
+    expected = leaky_relu(block.conv2(leaky_relu(block.conv1(x), 0.01)), 0.01) + x
+    torch.testing.assert_close(block(x), expected)
+    ffn = ConvFFN(4)
+    a, b = ffn.conv(x).chunk(2, dim=1)
+    torch.testing.assert_close(ffn(x), x + ffn.conv_out(a * leaky_relu(b, 0.1)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1, 1e6))
+def test_posterior_is_finite_however_large_its_features_are(scale):
+    torch.manual_seed(0)
+    predictor = Gaussian_Predictor(6, 4)
+    feature = torch.randn(1, 3, 4, 4) * scale
+    z, _, logvar = predictor(feature, feature)
+    assert torch.isfinite(z).all()
+    assert logvar.min() >= LOGVAR_RANGE[0] and logvar.max() <= LOGVAR_RANGE[1]
+
+
+def test_sample_of_the_posterior_has_its_mean_and_variance():
+    torch.manual_seed(0)
+    mu, logvar = torch.tensor(1.5), torch.tensor(-2.0)
+    draws = Gaussian_Predictor.reparameterize(mu.expand(20000), logvar.expand(20000))
+    assert draws.mean().item() == pytest.approx(1.5, abs=0.02)
+    assert draws.var().log().item() == pytest.approx(-2.0, abs=0.05)

@@ -1,0 +1,144 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dataloader
+from dataloader import TrainingClips, clip_starts, to_float, true_frames, validation_video
+from frame_cache import DataError
+from tests.helpers import write_dataset, write_pictures
+
+
+def flags(root, **changes):
+    defaults = {
+        "DR": root, "num_workers": 2, "frame_H": 8, "frame_W": 16, "val_vi_len": 6, "partial": 1.0,
+        "train_vi_len": 4, "batch_size": 2, "clips": "shuffled", "seed": 0, "fast_train": False,
+        "fast_partial": 0.5, "fast_train_epoch": 2,
+    }  # fmt: skip
+    return SimpleNamespace(**(defaults | changes))
+
+
+runs = st.lists(st.integers(1, 40), min_size=1, max_size=6)
+
+
+@given(runs=runs, length=st.integers(2, 16), step=st.integers(1, 3), seed=st.none() | st.integers(0, 99))
+def test_clips_never_straddle_a_jump_nor_overlap(runs, length, step, seed):
+    numbers, next_number = [], 0
+    for run in runs:
+        numbers.extend(range(next_number, next_number + run * step, step))
+        next_number = numbers[-1] + 50
+    rng = None if seed is None else np.random.default_rng(seed)
+    starts = clip_starts(numbers, length, rng)
+    gaps = np.diff(numbers)
+    usual = step if (gaps == step).sum() >= (gaps == 50).sum() else None
+    for start in starts:
+        clip = np.diff(numbers[start : start + length])
+        assert len(clip) == length - 1
+        assert len(set(clip)) == 1
+        assert usual is None or clip[0] == usual
+    assert (np.diff(starts) >= length).all()
+
+
+@given(run=st.integers(4, 60), length=st.integers(2, 20))
+def test_clips_in_order_are_cut_end_to_end(run, length):
+    starts = clip_starts(list(range(run)), length, None)
+    assert starts.tolist() == [i * length for i in range(run // length)]
+
+
+def test_epochs_differ_and_depend_on_seed_and_epoch_alone(tmp_path):
+    root = write_dataset(tmp_path, train=40)
+    clips = TrainingClips(flags(root))
+    orders = [clips.order(epoch).tolist() for epoch in range(6)]
+    assert len({tuple(order) for order in orders}) > 1
+    assert len({order[0] % 4 for order in orders}) > 1, "the offset of the first clip changes"
+    assert orders == [TrainingClips(flags(root)).order(epoch).tolist() for epoch in range(6)]
+    assert orders != [TrainingClips(flags(root, seed=1)).order(epoch).tolist() for epoch in range(6)]
+
+
+def test_batches_hold_the_frames_and_poses_of_their_clips(tmp_path):
+    root = write_dataset(tmp_path, train=22)
+    clips = TrainingClips(flags(root, clips="in_order"))
+    batches = list(clips.batches(0))
+    assert len(batches) == clips.steps(0) == 2
+    frames, poses = batches[1]
+    assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames[1], clips.frames[12:16])
+    assert np.array_equal(poses[0], clips.poses[8:12])
+
+
+def test_partial_and_fast_train_keep_the_first_part(tmp_path):
+    root = write_dataset(tmp_path, train=40)
+    in_order = {"clips": "in_order"}
+    assert TrainingClips(flags(root, **in_order)).order(0).tolist() == list(range(0, 40, 4))
+    assert TrainingClips(flags(root, partial=0.5, **in_order)).order(0).tolist() == list(range(0, 20, 4))
+    fast = TrainingClips(flags(root, fast_train=True, **in_order))
+    assert [len(fast.order(epoch)) for epoch in range(4)] == [5, 5, 10, 10]
+    assert max(TrainingClips(flags(root, fast_train=True)).order(0)) < 24
+
+
+def test_batch_larger_than_the_split_is_one_step_of_all_clips(tmp_path):
+    clips = TrainingClips(flags(write_dataset(tmp_path, train=13), batch_size=100, clips="in_order"))
+    assert [len(frames) for frames, _ in clips.batches(0)] == [3]
+
+
+def test_fewer_frames_in_a_row_than_a_clip_are_refused(tmp_path):
+    root = write_dataset(tmp_path, train=3)
+    with pytest.raises(DataError, match="--train_vi_len"):
+        TrainingClips(flags(root))
+    assert len(TrainingClips(flags(root, train_vi_len=3)).order(0)) == 1
+
+
+def test_video_shorter_or_longer_than_asked_for_is_used_and_said(tmp_path, capsys):
+    root = write_dataset(tmp_path, val=6)
+    assert len(validation_video(flags(root)).frames) == 6
+    assert capsys.readouterr().out == ""
+    assert len(validation_video(flags(root, val_vi_len=4)).frames) == 4
+    assert "using the first 4" in capsys.readouterr().out
+    assert len(validation_video(flags(root, val_vi_len=9)).poses) == 6
+    assert "using all of them" in capsys.readouterr().out
+
+
+def test_to_float_is_channel_first_in_zero_to_one():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
+    pictures.flags.writeable = False
+    floats = to_float(pictures)
+    assert floats.shape == (2, 3, 3, 4, 5) and floats.dtype == torch.float32
+    np.testing.assert_allclose(floats.numpy() * 255, pictures.transpose(0, 1, 4, 2, 3), atol=1e-4)
+
+
+def test_test_sequences_come_in_the_order_of_their_numbers(tmp_path):
+    root = write_dataset(tmp_path, sequences=11, test=2)
+    videos = dataloader.test_videos(flags(root, val_vi_len=2))
+    assert [video.name for video in videos] == [str(i) for i in range(11)]
+    assert videos[3].frames.shape == (1, 8, 16, 3) and videos[3].poses.shape == (2, 8, 16, 3)
+
+
+def write_truth(root, truth, delimiter=" "):
+    (root / "Demo_Test").mkdir()
+    rows = truth.transpose(0, 3, 1, 2).reshape(len(truth), -1)
+    np.savetxt(root / "Demo_Test" / "GT0.csv", rows, delimiter=delimiter)
+
+
+@pytest.mark.parametrize("delimiter", [" ", ","])
+def test_truth_from_csv_is_that_from_pictures(tmp_path, delimiter):
+    root = write_dataset(tmp_path, sequences=1)
+    (video,) = dataloader.test_videos(flags(root))
+    from_pictures, where = true_frames(flags(root), video)
+    assert where.endswith("test_gt/0")
+    for file in (root / "test" / "test_gt" / "0").iterdir():
+        file.unlink()
+    (root / "test" / "test_gt" / "0").rmdir()
+    assert true_frames(flags(root), video) is None
+    write_truth(root, from_pictures, delimiter)
+    from_csv, where = true_frames(flags(root), video)
+    assert where.endswith("GT0.csv")
+    np.testing.assert_allclose(from_csv, from_pictures, atol=1e-6)
+
+
+def test_frames_of_different_sizes_are_all_resized(tmp_path):
+    root = write_dataset(tmp_path, sequences=1)
+    write_pictures(root / "train" / "train_img", 3, size=(50, 40))
+    assert TrainingClips(flags(root)).frames.shape == (24, 8, 16, 3)

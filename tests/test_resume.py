@@ -1,0 +1,141 @@
+"""A run that was stopped and resumed is the run that was not stopped."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import Trainer
+from engine import checkpoint
+from engine.console import Stopped
+from tests.helpers import ROOT, SMALL_RUN, assert_succeeds, assert_user_error, one_thread, run_script
+
+EPOCHS = 5
+# Both schedules and teacher forcing change within the run, and so do the clips and the learning rate.
+FLAGS = [
+    *SMALL_RUN, f"--num_epoch={EPOCHS}", "--kl_anneal_cycle=3", "--tfr=0.9", "--tfr_sde=1", "--lr_warmup=3",
+    "--per_save=1",
+]  # fmt: skip
+
+
+def command(dataset, folder, *flags):
+    return ["--DR", str(dataset), "--save_root", str(folder), *flags]
+
+
+def assert_same(one, other, where=""):
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one.keys() - {"seconds", "clips_per_second", "args"}:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{i}")
+    else:
+        same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+        assert same, where
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def whole_run(request, dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    Trainer.main(command(dataset, folder, *FLAGS, f"--precision={request.param}"))
+    return folder, request.param
+
+
+@pytest.mark.parametrize("last", range(EPOCHS - 1))
+def test_resumed_run_ends_with_the_very_state(whole_run, dataset, tmp_path, monkeypatch, last):
+    whole, precision = whole_run
+    finish_epoch = Trainer.Run.finish_epoch
+
+    def stop_after(run, record):
+        finish_epoch(run, record)
+        if record["epoch"] == last:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer.Run, "finish_epoch", stop_after)
+    with pytest.raises(Stopped):
+        Trainer.main(command(dataset, tmp_path, *FLAGS, f"--precision={precision}"))
+    monkeypatch.undo()
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last
+    Trainer.main(command(dataset, tmp_path, "--resume", "--device=cpu"))
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_same(checkpoint.read(tmp_path / name), checkpoint.read(whole / name))
+    with (tmp_path / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(epoch) for epoch in range(EPOCHS)]
+
+
+def test_ckpt_path_branches_off_into_another_folder(whole_run, dataset, tmp_path):
+    whole, _ = whole_run
+    Trainer.main(command(dataset, tmp_path, "--ckpt_path", str(whole / "epoch=1.ckpt"), "--device=cpu"))
+    assert_same(checkpoint.read(tmp_path / "last.ckpt")["state_dict"],
+                checkpoint.read(whole / "last.ckpt")["state_dict"])  # fmt: skip
+    assert (tmp_path / "best.ckpt").exists()
+
+
+def test_resume_goes_on_to_more_epochs_and_a_finished_run_has_nothing_to_do(dataset, tmp_path, capsys):
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN))
+    Trainer.main(command(dataset, tmp_path, "--resume", "--num_epoch=2", "--device=cpu"))
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 1
+    capsys.readouterr()
+    Trainer.main(command(dataset, tmp_path, "--resume", "--device=cpu"))
+    assert "2 epochs are done already" in capsys.readouterr().out
+
+
+def test_new_run_does_not_overwrite_an_old_one(finished_run, dataset):
+    folder, _ = finished_run
+    before = (folder / "last.ckpt").read_bytes()
+    for flags in ([], ["--ckpt_path", folder / "epoch=0.ckpt"]):
+        done = run_script("Trainer.py", *command(dataset, folder, *SMALL_RUN, *flags))
+        assert_user_error(done, str(folder), "--resume", "--overwrite")
+    assert (folder / "last.ckpt").read_bytes() == before
+
+
+def test_overwrite_starts_again_but_not_before_the_data_was_read(dataset, tmp_path):
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=2"))
+    done = run_script("Trainer.py", *command(tmp_path / "nowhere", tmp_path, *SMALL_RUN, "--overwrite"))
+    assert_user_error(done, "nowhere")
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 1
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN, "--overwrite"))
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 0
+    assert not (tmp_path / "epoch=1.ckpt").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_run_with_a_line_that_says_how_to_resume(dataset, tmp_path, signum):
+    flags = command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=100000", "--per_save=1")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "Trainer.py"), *flags],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=one_thread(),
+    )  # fmt: skip
+    while not (tmp_path / "epoch=1.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "Traceback" not in errors
+    last = checkpoint.read(tmp_path / "last.ckpt")["last_epoch"]
+    assert f"epoch {last} is the last finished one" in errors
+    resume = errors.split("go on with: python ")[1].split("\n")[0].split()
+    assert_succeeds(run_script(*resume, "--num_epoch", last + 2, "--device=cpu"))
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last + 1
+
+
+@pytest.mark.parametrize("delay", [0.3, 1.0])
+def test_signal_before_the_first_epoch_is_one_line(dataset, tmp_path, delay):
+    flags = command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=100000")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "Trainer.py"), *flags],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=one_thread(),
+    )  # fmt: skip
+    time.sleep(delay)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors and "stopped" in errors

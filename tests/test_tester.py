@@ -1,0 +1,185 @@
+"""Tester.py as its users run it."""
+
+import csv
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import Tester
+import utils
+from dataloader import test_videos as read_test_videos
+from dataloader import to_float
+from engine import checkpoint
+from modules import VAE_Model
+from tests.helpers import (
+    HEIGHT,
+    SMALL_MODEL,
+    WIDTH,
+    assert_succeeds,
+    run_script,
+    small_model,
+    write_dataset,
+)
+
+DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6)
+
+
+def render(dataset, folder, ckpt, *flags):
+    """Run Tester's main in this process; returns results.json."""
+    Tester.main(
+        ["--DR", str(dataset), "--save_root", str(folder), "--ckpt", str(ckpt), "--device=cpu", *flags]
+    )
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ckpt(finished_run):
+    return finished_run[0] / "last.ckpt"
+
+
+def plain_loop(model, first, poses):
+    """Frames one by one, z = 0, as the lab's protocol reads."""
+    model.eval()
+    frame, video = first, [first]
+    z = torch.zeros(1, model.N_dim, *first.shape[-2:])
+    with torch.no_grad():
+        for pose in poses[1:]:
+            feature, pose_feature = model.frame_transformation(frame), model.label_transformation(pose[None])
+            frame = model.Generator(model.Decoder_Fusion(feature, pose_feature, z))
+            video.append(frame)
+    return torch.cat(video)
+
+
+def submitted_frames(path):
+    with path.open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["id", *map(str, range(3 * HEIGHT * WIDTH))]
+    assert [row[0] for row in rows[1:]] == [str(i) for i in range(len(rows) - 1)]
+    return np.array([row[1:] for row in rows[1:]], dtype=int)
+
+
+def test_printout_results_and_pictures(dataset, ckpt, tmp_path):
+    done = run_script("Tester.py", "--DR", dataset, "--save_root", tmp_path, "--ckpt", ckpt, "--device=cpu")
+    output = assert_succeeds(done)
+    results = json.loads((tmp_path / "results.json").read_text())
+    printed = re.search(
+        r"===== Your Result =====\nPSNR for testing sequence1: (.*)\n"
+        r"PSNR for testing sequence2: (.*)\nAVG: (.*)\n",
+        output,
+    )
+    scores = [sequence["psnr"] for sequence in results["sequences"]]
+    expected = [*scores, sum(scores) / 2]
+    assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=6e-4)
+    assert results["average"]["psnr"] == pytest.approx(sum(scores) / 2)
+    for sequence in results["sequences"]:
+        assert len(sequence["psnr_by_frame"]) == len(sequence["ssim_by_frame"]) == 5
+        assert np.mean(sequence["psnr_by_frame"]) == pytest.approx(sequence["psnr"])
+        assert -1 <= sequence["ssim"] <= 1
+    names = {path.name for path in tmp_path.iterdir()}
+    gifs = {f"{kind}_seq{i}.gif" for kind in ("pred", "compare") for i in (1, 2)}
+    assert names == gifs | {"results.json", "psnr_by_frame.png"}
+    with Image.open(tmp_path / "compare_seq2.gif") as gif:
+        assert gif.n_frames == 6
+
+
+@pytest.mark.parametrize("sizes_from", ["defaults", "flags"])
+def test_checkpoint_in_the_lab_s_own_format_renders_as_the_plain_loop_does(dataset, tmp_path, sizes_from):
+    torch.manual_seed(3)
+    sizes = {} if sizes_from == "flags" else {"F_dim": 128, "L_dim": 32, "N_dim": 12, "D_out_dim": 192}
+    model = VAE_Model(small_model(**sizes))
+    model.label_transformation(torch.rand(4, 3, HEIGHT, WIDTH))  # BatchNorm's statistics are not trivial
+    weights = model.state_dict()
+    content = {"state_dict": weights, "optimizer": weights, "lr": 1e-05, "tfr": 0.0, "last_epoch": 99}
+    torch.save(content, tmp_path / "epoch=99.ckpt")
+    flags = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"] if sizes else SMALL_MODEL
+    results = render(dataset, tmp_path, tmp_path / "epoch=99.ckpt", *flags, "--submission", "--no-make_gif")
+    assert results["last_epoch"] == 99
+    rows = submitted_frames(tmp_path / "submission.csv")
+    DATA_FLAGS.DR = dataset
+    expected = [
+        plain_loop(model, to_float(video.frames), to_float(video.poses))
+        for video in read_test_videos(DATA_FLAGS)
+    ]
+    pictures = np.concatenate([utils.to_uint8(video).transpose(0, 3, 1, 2) for video in expected])
+    assert np.abs(rows - pictures.reshape(len(pictures), -1)).max() <= 1
+    assert (rows == pictures.reshape(len(pictures), -1)).mean() > 0.999
+
+
+def test_submission_has_every_frame_of_every_sequence(dataset, ckpt, tmp_path):
+    render(dataset, tmp_path, ckpt, "--submission")
+    rows = submitted_frames(tmp_path / "submission.csv")
+    assert rows.shape == (2 * 6, 3 * HEIGHT * WIDTH)
+    DATA_FLAGS.DR = dataset
+    first = read_test_videos(DATA_FLAGS)[1].frames[0]
+    assert np.array_equal(rows[6].reshape(3, HEIGHT, WIDTH), first.transpose(2, 0, 1))
+
+
+def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
+    render(dataset, tmp_path / "mp4", ckpt, "--mp4", "--no-make_gif")
+    assert {path.suffix for path in (tmp_path / "mp4").iterdir()} == {".mp4", ".json", ".png"}
+    assert len(list((tmp_path / "mp4").glob("*.mp4"))) == 4
+    render(dataset, tmp_path / "gif", ckpt, "--make_gif")
+    assert len(list((tmp_path / "gif").glob("*.gif"))) == 4
+
+
+def test_samples_score_the_mean_one_draw_and_the_best_and_mean_of_n(dataset, ckpt, tmp_path):
+    results = render(dataset, tmp_path, ckpt, "--samples", "3", "--no-make_gif")
+    for sequence in results["sequences"]:
+        zero, one, best, mean = (
+            sequence["samples"][name] for name in ("z=0", "one z", "best of 3", "mean of 3")
+        )
+        assert zero == pytest.approx(sequence["psnr"])
+        assert best >= max(one, mean) and best > mean
+    again = render(dataset, tmp_path, ckpt, "--z=sample", "--no-make_gif")
+    drawn = [sequence["psnr"] for sequence in again["sequences"]]
+    assert drawn == pytest.approx([sequence["samples"]["one z"] for sequence in results["sequences"]])
+    other = render(dataset, tmp_path, ckpt, "--z=sample", "--seed=7", "--no-make_gif")
+    assert drawn != pytest.approx([sequence["psnr"] for sequence in other["sequences"]], abs=1e-9)
+
+
+def test_without_truth_it_renders_and_says_so(ckpt, tmp_path, capsys):
+    dataset = write_dataset(tmp_path / "data", truth=False)
+    results = render(dataset, tmp_path / "out", ckpt, "--samples=2")
+    printed = capsys.readouterr().out
+    assert printed.count("no score for testing sequence") == 2 and "AVG" not in printed
+    assert results["average"] == {}
+    assert (tmp_path / "out" / "compare_seq2.gif").exists()
+
+
+def test_truth_of_the_lab_is_found_in_the_working_folder(ckpt, tmp_path, monkeypatch, capsys):
+    dataset = write_dataset(tmp_path / "data", sequences=2, truth=False)
+    (tmp_path / "Demo_Test").mkdir()
+    rows = np.random.default_rng(0).random((6, 3 * HEIGHT * WIDTH))
+    np.savetxt(tmp_path / "Demo_Test" / "GT1.csv", rows)
+    monkeypatch.chdir(tmp_path)
+    results = render(dataset, tmp_path / "out", ckpt)
+    assert results["sequences"][0]["truth"] is None
+    assert results["sequences"][1]["truth"] == "Demo_Test/GT1.csv"
+    printed = capsys.readouterr().out
+    assert "no score for testing sequence1" in printed and "PSNR for testing sequence2" in printed
+
+
+def test_sequences_of_different_lengths_are_rendered_together(ckpt, tmp_path):
+    dataset = write_dataset(tmp_path / "data", sequences=2)
+    for kind in ("label", "gt"):
+        for number in (4, 5):
+            (dataset / "test" / f"test_{kind}" / "0" / f"frame{number:06d}.png").unlink()
+    results = render(dataset, tmp_path / "out", ckpt, "--no-make_gif")
+    assert [len(sequence["psnr_by_frame"]) for sequence in results["sequences"]] == [3, 5]
+
+
+def test_rendering_together_equals_rendering_alone(dataset, ckpt, tmp_path):
+    content = checkpoint.read(ckpt)
+    model = VAE_Model(SimpleNamespace(**content["args"]))
+    model.load_state_dict(content["state_dict"])
+    DATA_FLAGS.DR = dataset
+    videos = read_test_videos(DATA_FLAGS)
+    together = Tester.render(model, videos, sample=False, seed=0)
+    for video, rendered in zip(videos, together, strict=True):
+        (alone,) = Tester.render(model, [video], sample=False, seed=0)
+        torch.testing.assert_close(rendered, alone, rtol=1e-4, atol=1e-5)
