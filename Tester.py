@@ -2,8 +2,9 @@
 
     python Tester.py --DR DATA --save_root OUT --ckpt RUN/best.ckpt
 
-Written to OUT: results.json, psnr_by_frame.png, and for each sequence pred_seq{i}.gif (the video) and
-compare_seq{i}.gif (pose | prediction | truth | error); by flags MP4s and submission.csv, too.
+Written to OUT: results.json, psnr_by_frame.png, and for each sequence pred_seq{i}.gif (the video),
+compare_seq{i}.gif (pose | prediction | truth | error) and sheet_seq{i}.png (some frames of it); by flags
+MP4s and submission.csv, too.
 """
 
 from engine import console
@@ -114,14 +115,14 @@ def report(videos: list[Video], scores: list[dict | None], samples: list[dict | 
 
 
 def write_videos(args, number: int, video: Video, rendered: Tensor, truth: Tensor | None) -> None:
-    """The GIFs and MP4s of one sequence that the flags ask for."""
-    if not (args.make_gif or args.mp4):
-        return
+    """A sheet of some frames of one sequence, and the GIFs and MP4s that the flags ask for."""
     predicted = utils.to_uint8(rendered)
     true = None if truth is None else utils.to_uint8(truth)
+    compared = utils.comparison(video.poses, predicted, true)
+    utils.save_sheet(args.save_root / f"sheet_seq{number}.png", compared)
     shown = {
         f"pred_seq{number}": utils.film({"prediction": predicted}, named=False),
-        f"compare_seq{number}": utils.comparison(video.poses, predicted, true),
+        f"compare_seq{number}": compared,
     }
     for name, pictures in shown.items():
         if args.make_gif:

@@ -101,6 +101,22 @@ def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | Non
     return film(columns)
 
 
+def save_sheet(path: Path, shown: Film, rows: int = 8) -> None:
+    """Write a PNG with some frames of a film below each other, evenly over time, numbered."""
+    picked = np.linspace(0, len(shown.frames) - 1, min(rows, len(shown.frames))).astype(int)
+    height, width = (side * shown.times for side in shown.frames.shape[1:3])
+    margin, gap = 36, 2
+    sheet = Image.new("RGB", (margin + width, HEADING_HEIGHT + len(picked) * (height + gap)), "white")
+    if (band := shown.heading()) is not None:
+        sheet.paste(band, (margin, 0))
+    for row, t in enumerate(picked):
+        top = HEADING_HEIGHT + row * (height + gap)
+        page = Image.fromarray(shown.frames[t]).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(page, (margin, top))
+        ImageDraw.Draw(sheet).text((4, top + 4), str(t), fill="black")
+    sheet.save(path)
+
+
 def save_gif(path: Path, shown: Film) -> None:
     """Write an endless GIF.
 

@@ -250,7 +250,7 @@ def tester_parser() -> Parser:
         "--make_gif",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write GIFs: the prediction, and pose | prediction | truth | error",
+        help="write GIFs: the prediction alone, and beside pose, truth and error",
     )
     add("--mp4", action="store_true", help="write the same as MP4, too")
     add("--submission", action="store_true", help="write submission.csv, as handed in since 2024")

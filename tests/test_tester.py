@@ -82,7 +82,10 @@ def test_printout_results_and_pictures(dataset, ckpt, tmp_path):
         assert -1 <= sequence["ssim"] <= 1
     names = {path.name for path in tmp_path.iterdir()}
     gifs = {f"{kind}_seq{i}.gif" for kind in ("pred", "compare") for i in (1, 2)}
-    assert names == gifs | {"results.json", "psnr_by_frame.png"}
+    sheets = {"sheet_seq1.png", "sheet_seq2.png"}
+    assert names == gifs | sheets | {"results.json", "psnr_by_frame.png"}
+    with Image.open(tmp_path / "sheet_seq1.png") as sheet:
+        assert sheet.width > 4 * WIDTH and sheet.height > 6 * HEIGHT
     with Image.open(tmp_path / "compare_seq2.gif") as gif:
         assert gif.n_frames == 6
 
