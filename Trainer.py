@@ -89,11 +89,13 @@ class Run:
         self.optimizer = make_optimizer(self.model, args)
         parallel = nn.DataParallel(self.model, self.devices) if len(self.devices) > 1 else self.model
         self.update = TrainingStep(parallel, self.optimizer, args)
-        for path in overwritten:  # not before all that a user can get wrong has been looked at
-            path.unlink()
         self.first_epoch, self.step, history = 0, 0, None
         if content is not None:
             history = self._restore(content)
+        for path in overwritten:  # not before all that a user can get wrong has been looked at
+            path.unlink()
+        if history and not (args.resume or args.test):
+            history = self._branch_off(content)
         self.history = History(args.save_root, history)
 
     def _restore(self, content: dict) -> dict | None:
@@ -105,12 +107,14 @@ class Run:
         self.optimizer.load_state_dict(content["optimizer"])
         self.step = content["step"]
         checkpoint.restore_rng(content["rng"])
-        if self.args.resume or self.args.test:
-            return content["history"]
-        # A run that branches off starts with what it branches from as its best and last.
+        return content["history"]
+
+    def _branch_off(self, content: dict) -> dict:
+        """A run that continues another starts with what it continues as its best and its last."""
+        branched = History.branch(content["history"])
         for name in ("best.ckpt", "last.ckpt"):
-            checkpoint.write(self.args.save_root / name, content)
-        return History.branch(content["history"])
+            checkpoint.write(self.args.save_root / name, content | {"history": branched})
+        return branched
 
     def train(self) -> None:
         """All epochs that are left, each with its validation, records and checkpoints."""

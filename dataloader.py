@@ -29,26 +29,32 @@ def to_float(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor
     return torch.from_numpy(np.array(pictures)).to(device).movedim(-1, -3).float().div(255)
 
 
-def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Where clips of `length` frames begin, cut end to end, none across a jump in the numbers.
+def shots(numbers: list[int]) -> list[np.ndarray]:
+    """The unbroken runs of frames, as indices into `numbers`.
 
-    A jump is a step other than the usual one (the most frequent). With `rng`, each unbroken run of
-    frames is cut from a random offset, else from its first frame.
-
-    Returns:
-        Indices into `numbers`, ascending.
+    They end where the numbers jump: at a step other than the usual one, which is the most frequent.
     """
     steps = np.diff(numbers)
     values, counts = np.unique(steps, return_counts=True)
     usual = values[counts.argmax()] if len(steps) else 1
-    borders = np.flatnonzero(steps != usual) + 1
+    return np.split(np.arange(len(numbers)), np.flatnonzero(steps != usual) + 1)
+
+
+def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Where clips of `length` frames begin, cut end to end, none beyond its shot.
+
+    With `rng`, each shot is cut from a random offset, else from its first frame.
+
+    Returns:
+        Indices into `numbers`, ascending.
+    """
     starts = []
-    for run in np.split(np.arange(len(numbers)), borders):
-        spare = len(run) - length
+    for shot in shots(numbers):
+        spare = len(shot) - length
         if spare < 0:
             continue
         offset = int(rng.integers(min(length - 1, spare) + 1)) if rng is not None else 0
-        starts.extend(range(run[0] + offset, run[-1] - length + 2, length))
+        starts.extend(range(shot[0] + offset, shot[-1] - length + 2, length))
     return np.array(starts, dtype=np.int64)
 
 
@@ -56,8 +62,8 @@ class TrainingClips:
     """The clips of the training split, in an order that depends on the seed and the epoch alone.
 
     Args:
-        args: `DR, num_workers, frame_H, frame_W, partial, train_vi_len, batch_size, clips, seed` and,
-            for the first epochs, `fast_train, fast_partial, fast_train_epoch`.
+        args: `DR, num_workers, frame_H, frame_W, partial, train_vi_len, batch_size, clips, first_frame,
+            seed` and, for the first epochs, `fast_train, fast_partial, fast_train_epoch`.
 
     Raises:
         DataError: files are missing or broken, or there are fewer frames than a clip has.
@@ -68,6 +74,7 @@ class TrainingClips:
         images, labels = _paired_frames(args.DR / "train" / "train_img", args.DR / "train" / "train_label")
         kept = max(1, int(len(images) * args.partial))
         self.numbers = list(images)[:kept]
+        self.shot_of = [shot for shot in shots(self.numbers) for _ in shot]
         size = (args.frame_H, args.frame_W)
         self.frames, self.poses = (
             load_pictures(args.DR, f"train-{kind}", list(files.values()), size, args.num_workers)
@@ -93,11 +100,18 @@ class TrainingClips:
         return max(1, len(self.order(epoch)) // self.args.batch_size)
 
     def batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Frames and poses of each step, uint8 `(B, T, H, W, 3)`."""
+        """Frames and poses of each step, uint8 `(B, T, H, W, 3)`.
+
+        With `first_frame` "any", frame 0 of each clip is drawn from its whole shot: in a long rollout
+        the given frame lies far back, and so it must in training.
+        """
         order, size = self.order(epoch), self.args.batch_size
+        rng = np.random.default_rng([self.args.seed, epoch, 1])
         for step in range(self.steps(epoch)):
             starts = order[step * size : (step + 1) * size]
             rows = starts[:, None] + np.arange(self.args.train_vi_len)
+            if self.args.first_frame == "any":
+                rows[:, 0] = [rng.choice(self.shot_of[start]) for start in starts]
             yield self.frames[rows], self.poses[rows]
 
 

@@ -171,10 +171,7 @@ def plot_losses(rows: list[dict], path: Path) -> None:
         (("loss", "total: MSE + beta x KL"), ("mse", "MSE, summed over a clip"), ("kl", "KL"))
     ):
         axes = _axes(figure, title, f"{column} per clip", place=131 + i)
-        axes.plot(epochs, [row[column] for row in rows], marker=".", label="training")
-        if column == "mse":
-            axes.plot(epochs, [row["val_loss"] for row in rows], marker=".", label="validation video")
-            axes.legend()
+        axes.plot(epochs, [row[column] for row in rows], marker=".")
         if all(row[column] > 0 for row in rows):
             axes.set_yscale("log")
     figure.savefig(path)

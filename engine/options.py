@@ -7,7 +7,7 @@ recipe, the default.
 import argparse
 from pathlib import Path
 
-from .console import USER_MISTAKE, complain
+from .console import USER_MISTAKE, UserError, complain
 
 RECIPES = {
     "default": {},
@@ -20,10 +20,24 @@ RECIPES = {
         "lr_schedule": "step",
         "lr_warmup": 0,
         "clips": "in_order",
+        "first_frame": "clip",
         "z": "sample",
         "precision": "fp32",
     },
+    "unet": {
+        "arch": "unet",
+        "output": "sigmoid",
+        "optim": "AdamW",
+        "lr": 0.002,
+        "batch_size": 8,
+        "train_vi_len": 5,
+        "first_frame": "any",
+        "tfr": 0.0,
+        "kl_reduction": "mean",
+    },
 }
+# Sizes of the networks where they are not the lab's.
+ARCH_SIZES = {"lab": {}, "unet": {"F_dim": 96, "L_dim": 64, "N_dim": 12, "D_out_dim": 96}}
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,7 +98,12 @@ def _add_data(parser: Parser) -> None:
 
 def _add_model(parser: Parser) -> None:
     add = parser.add_argument_group("model (stored in the checkpoint)").add_argument
-    add("--arch", choices=["lab"], default="lab", help="the networks: the lab's")
+    add(
+        "--arch",
+        choices=list(ARCH_SIZES),
+        default="lab",
+        help="the networks: the lab's, or U-shaped ones with a tenth of the arithmetic",
+    )
     add("--F_dim", type=whole(8), default=128, help="channels of the frame feature")
     add("--L_dim", type=whole(2), default=32, help="channels of the pose feature")
     add("--N_dim", type=whole(4), default=12, help="channels of the latent z")
@@ -126,6 +145,12 @@ def _add_training(parser: Parser) -> None:
         choices=["shuffled", "in_order"],
         default="shuffled",
         help="cut anew at a random offset each epoch and shuffled, or end to end and in order",
+    )
+    add(
+        "--first_frame",
+        choices=["clip", "any"],
+        default="clip",
+        help="a training clip starts from its own first frame, or from any of its shot",
     )
     add("--partial", type=real(0, 1, above=True), default=1.0, help="fraction of the training frames to use")
     add(
@@ -270,12 +295,25 @@ def resolve(parser: Parser, argv: list[str] | None = None, stored: dict | None =
     """Decide every flag: command line, then `stored` (a checkpoint's args), recipe, default."""
     given = parser.given(argv)
     stored = {k: v for k, v in (stored or {}).items() if k not in NOT_INHERITED}
-    recipe = given.get("recipe", stored.get("recipe", "default"))
+    recipe = RECIPES[given.get("recipe", stored.get("recipe", "default"))]
     # A recipe named anew is meant to replace what the checkpoint brought.
-    inherited = {**stored, **RECIPES[recipe]} if "recipe" in given else {**RECIPES[recipe], **stored}
+    inherited = {**stored, **recipe} if "recipe" in given else {**recipe, **stored}
+    arch = given.get("arch", inherited.get("arch", "lab"))
+    inherited = {**ARCH_SIZES[arch], **inherited}
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in inherited.items() if k in known})
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    _check_sizes(args)
+    return args
+
+
+def _check_sizes(args: argparse.Namespace) -> None:
+    """Refuse sizes that the U-shaped networks cannot halve as often as they need to."""
+    if args.arch != "unet":
+        return
+    for name, multiple in (("F_dim", 16), ("L_dim", 16), ("D_out_dim", 16), ("frame_H", 8), ("frame_W", 8)):
+        if getattr(args, name) % multiple:
+            raise UserError(f"--{name} {getattr(args, name)}: with --arch unet, a multiple of {multiple}")
 
 
 def storable(args: argparse.Namespace) -> dict:

@@ -13,6 +13,18 @@ from .layers import DepthConvBlock, ResidualBlock
 LOGVAR_RANGE = (-10.0, 10.0)
 
 
+def posterior_sample(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two halves of `(N, 2c, h, w)` as mu and logvar, and a sample: `z, mu, logvar`.
+
+    `logvar` is clamped to `LOGVAR_RANGE`, so that neither z nor the KL can overflow. The sample
+    `z = mu + exp(logvar / 2) * eps`, `eps ~ N(0, I)`, is differentiable in mu and logvar
+    (the reparameterization trick, Kingma and Welling 2014, section 2.4).
+    """
+    mu, logvar = parameters.chunk(2, dim=1)
+    logvar = logvar.clamp(*LOGVAR_RANGE)
+    return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu), mu, logvar
+
+
 class RGB_Encoder(nn.Sequential):
     """Frame encoder: picture `(N, in_chans, H, W)` -> feature `(N, out_chans, H, W)`."""
 
@@ -48,11 +60,10 @@ class Label_Encoder(nn.Sequential):
 
 
 class Gaussian_Predictor(nn.Sequential):
-    """Posterior q(z | x, c): a diagonal Gaussian for every pixel (Kingma and Welling 2014, sec. 2.4).
+    """Posterior q(z | x, c): a diagonal Gaussian for every pixel.
 
     `(frame_feature, pose_feature)`, concatenated to `(N, in_chans, H, W)`, gives `z, mu, logvar`, each
-    `(N, out_chans, H, W)`. `logvar` is clamped to `LOGVAR_RANGE`, so that neither z nor the KL can
-    overflow. Layer 5 has no activation, as in `Label_Encoder`.
+    `(N, out_chans, H, W)`. Layer 5 has no activation, as in `Label_Encoder`.
     """
 
     def __init__(self, in_chans: int = 48, out_chans: int = 96):
@@ -68,18 +79,18 @@ class Gaussian_Predictor(nn.Sequential):
         )
 
     def forward(self, frame_feature: Tensor, pose_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mu, logvar = super().forward(torch.cat([frame_feature, pose_feature], dim=1)).chunk(2, dim=1)
-        logvar = logvar.clamp(*LOGVAR_RANGE)
-        return self.reparameterize(mu, logvar), mu, logvar
+        return posterior_sample(super().forward(torch.cat([frame_feature, pose_feature], dim=1)))
 
     @staticmethod
-    def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
-        """Sample `z = mu + exp(logvar / 2) * eps`, `eps ~ N(0, I)`, differentiable in mu and logvar."""
-        return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+    def latent_size(height: int, width: int) -> tuple[int, int]:
+        """Height and width of z for pictures of a size."""
+        return height, width
 
 
 class Decoder_Fusion(nn.Sequential):
     """Fuses `(frame_feature, pose_feature, z)`, `in_chans` in all, to `(N, out_chans, H, W)`."""
+
+    sees_first_frame = False
 
     def __init__(self, in_chans: int = 48, out_chans: int = 96):
         i, o = in_chans, out_chans
@@ -111,3 +122,23 @@ class Generator(nn.Sequential):
             DepthConvBlock(n // 8, n // 8),
             nn.Conv2d(n // 8, output_nc, 1),
         )
+
+
+class BoundedGenerator(Generator):
+    """`Generator` whose pictures lie in (0, 1)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).sigmoid()
+
+
+def build(args) -> tuple[nn.Module, ...]:
+    """The five networks in the order of the roles, for `F_dim, L_dim, N_dim, D_out_dim, output`."""
+    condition = args.F_dim + args.L_dim
+    generator = BoundedGenerator if getattr(args, "output", "linear") == "sigmoid" else Generator
+    return (
+        RGB_Encoder(3, args.F_dim),
+        Label_Encoder(3, args.L_dim),
+        Gaussian_Predictor(condition, args.N_dim),
+        Decoder_Fusion(condition + args.N_dim, args.D_out_dim),
+        generator(args.D_out_dim, 3),
+    )

@@ -15,7 +15,8 @@ from tests.helpers import write_dataset, write_pictures
 def flags(root, **changes):
     defaults = {
         "DR": root, "num_workers": 2, "frame_H": 8, "frame_W": 16, "val_vi_len": 6, "partial": 1.0,
-        "train_vi_len": 4, "batch_size": 2, "clips": "shuffled", "seed": 0, "fast_train": False,
+        "train_vi_len": 4, "batch_size": 2, "clips": "shuffled", "first_frame": "clip", "seed": 0,
+        "fast_train": False,
         "fast_partial": 0.5, "fast_train_epoch": 2,
     }  # fmt: skip
     return SimpleNamespace(**(defaults | changes))
@@ -67,6 +68,22 @@ def test_batches_hold_the_frames_and_poses_of_their_clips(tmp_path):
     assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == np.uint8
     assert np.array_equal(frames[1], clips.frames[12:16])
     assert np.array_equal(poses[0], clips.poses[8:12])
+
+
+def test_first_frame_of_a_clip_comes_from_anywhere_in_its_shot(tmp_path):
+    clips = TrainingClips(flags(write_dataset(tmp_path, train=40), batch_size=8, first_frame="any"))
+    clips.numbers = [*range(20), *range(100, 120)]
+    clips.shot_of = [shot for shot in dataloader.shots(clips.numbers) for _ in shot]
+    clips.frames = clips.poses = np.arange(40)  # each picture is its own index
+    firsts = set()
+    for epoch in range(8):
+        frames, poses = next(clips.batches(epoch))
+        assert np.array_equal(frames, poses)
+        for clip, start in zip(frames, clips.order(epoch), strict=False):
+            assert clip[1:].tolist() == [start + 1, start + 2, start + 3]
+            assert clip[0] // 20 == start // 20
+            firsts.add(clip[0])
+    assert len(firsts) > 20
 
 
 def test_partial_and_fast_train_keep_the_first_part(tmp_path):

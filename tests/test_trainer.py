@@ -110,6 +110,9 @@ CHANGES = [
     ["--kl_reduction=mean"],
     ["--precision=bf16"],
     ["--recipe=lab"],
+    ["--recipe=unet", "--arch=lab", *SMALL_MODEL],
+    ["--arch=unet", "--F_dim=16", "--L_dim=16", "--D_out_dim=16"],
+    ["--first_frame=any"],
 ]
 
 

@@ -2,35 +2,48 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from engine import options
 from modules import VAE_Model
 from tests.helpers import random_clips, small_model
 
-OUTPUTS = ("linear", "sigmoid")
+MODELS = [("lab", "linear"), ("lab", "sigmoid"), ("unet", "linear"), ("unet", "sigmoid")]
+UNET_SIZES = {"F_dim": 16, "L_dim": 16, "D_out_dim": 16}
 
 
-def make_model(**changes):
+def make_model(arch="lab", **changes):
     torch.manual_seed(0)
-    return VAE_Model(small_model(**changes))
+    return VAE_Model(
+        small_model(arch=arch, **{"output": "linear"} | (UNET_SIZES if arch == "unet" else {}) | changes)
+    )
 
 
-def paint(model, frame, pose_feature, z):
-    fused = model.Decoder_Fusion(model.frame_transformation(frame), pose_feature, z)
-    picture = model.Generator(fused)
-    return picture.sigmoid() if model.bounded else picture
+def paint(model, arch, frame, pose_feature, z, first):
+    features = [model.frame_transformation(frame), pose_feature, z]
+    if arch == "unet":
+        features.append(model.frame_transformation(first))
+    return model.Generator(model.Decoder_Fusion(*features))
 
 
-def plain_training_loop(model, frames, poses, teacher_forcing):
-    """One step at a time. Poses are encoded together, because BatchNorm sees all of a clip's."""
+def z_size(arch):
+    return (8, 16) if arch == "lab" else (1, 2)
+
+
+def plain_training_loop(model, arch, frames, poses, teacher_forcing):
+    """One step at a time. The lab's poses are encoded together, for BatchNorm sees all of a clip's."""
     batch, length = frames.shape[:2]
-    all_poses = poses[:, 1:].transpose(0, 1).flatten(0, 1)
-    pose_features = model.label_transformation(all_poses).split(batch)
+    if arch == "lab":
+        all_poses = poses[:, 1:].transpose(0, 1).flatten(0, 1)
+        pose_features = model.label_transformation(all_poses).split(batch)
+    else:
+        pose_features = [model.label_transformation(poses[:, t]) for t in range(1, length)]
     current, predicted, mus, logvars = frames[:, 0], [], [], []
     for t in range(1, length):
         pose_feature = pose_features[t - 1]
         true_feature = model.frame_transformation(frames[:, t])
         z, mu, logvar = model.Gaussian_Predictor(true_feature, pose_feature)
-        predicted.append(paint(model, current, pose_feature, z))
+        predicted.append(paint(model, arch, current, pose_feature, z, frames[:, 0]))
         mus.append(mu)
         logvars.append(logvar)
         current = frames[:, t] if teacher_forcing else predicted[-1]
@@ -45,17 +58,17 @@ def gradients(model, outputs, frames):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(("arch", "output"), MODELS)
 @pytest.mark.parametrize("teacher_forcing", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_training_rollout_equals_the_plain_loop_gradients_included(output, teacher_forcing, training):
-    model = make_model(output=output).double().train(training)
+def test_training_rollout_equals_the_plain_loop_gradients_included(arch, output, teacher_forcing, training):
+    model = make_model(arch, output=output).double().train(training)
     frames, poses = (clip.double() for clip in random_clips())
     torch.manual_seed(1)
     ours = model(frames, poses, teacher_forcing)
     our_gradients = gradients(model, ours, frames)
     torch.manual_seed(1)
-    plain = plain_training_loop(model, frames, poses, teacher_forcing)
+    plain = plain_training_loop(model, arch, frames, poses, teacher_forcing)
     for mine, theirs in zip(ours, plain, strict=True):
         torch.testing.assert_close(mine, theirs)
     for name, gradient in gradients(model, plain, frames).items():
@@ -72,8 +85,9 @@ def test_gradient_flows_through_the_frame_that_is_fed_back():
         assert bool(gradient[:, 0].abs().sum() > 0) is not teacher_forcing
 
 
-def test_teacher_forced_clip_calls_each_network_once():
-    model = make_model()
+@pytest.mark.parametrize("arch", ["lab", "unet"])
+def test_teacher_forced_clip_calls_each_network_once(arch):
+    model = make_model(arch)
     calls = []
     for name, network in model.named_children():
         network.register_forward_hook(lambda *_, name=name: calls.append(name))
@@ -81,31 +95,32 @@ def test_teacher_forced_clip_calls_each_network_once():
     assert sorted(calls) == sorted(name for name, _ in model.named_children())
 
 
-def plain_generation(model, first, poses, z):
+def plain_generation(model, arch, first, poses, z):
     frame, video = first, [first]
     for t in range(1, poses.shape[1]):
-        frame = paint(model, frame, model.label_transformation(poses[:, t]), z[:, t])
+        frame = paint(model, arch, frame, model.label_transformation(poses[:, t]), z[:, t], first)
         video.append(frame)
     return torch.stack(video, 1)
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(("arch", "output"), MODELS)
 @pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 7), (2, 120), (100, 3)])
-def test_generation_equals_the_plain_loop(output, batch, length):
-    model = make_model(output=output)
+def test_generation_equals_the_plain_loop(arch, output, batch, length):
+    model = make_model(arch, output=output)
     frames, poses = random_clips(batch, length)
-    z = torch.randn(batch, length, 4, *poses.shape[-2:])
+    z = torch.randn(batch, length, 4, *z_size(arch))
     video = model.generate(frames[:, 0], poses, z=z)
     assert model.training
     with torch.no_grad():
-        expected = plain_generation(model.eval(), frames[:, 0], poses, z)
+        expected = plain_generation(model.eval(), arch, frames[:, 0], poses, z)
     torch.testing.assert_close(video, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_generation_uses_the_mean_of_the_prior_or_samples_it():
-    model = make_model()
+@pytest.mark.parametrize("arch", ["lab", "unet"])
+def test_generation_uses_the_mean_of_the_prior_or_samples_it(arch):
+    model = make_model(arch)
     frames, poses = random_clips(batch=1, length=4)
-    zeros = torch.zeros(1, 4, 4, *poses.shape[-2:])
+    zeros = torch.zeros(1, 4, 4, *z_size(arch))
     mean = model.generate(frames[:, 0], poses)
     torch.testing.assert_close(mean, model.generate(frames[:, 0], poses, z=zeros))
     draws = [
@@ -136,10 +151,12 @@ def test_generation_encodes_long_videos_in_pieces_of_bounded_size():
     assert max(most) <= 96
 
 
-def test_sigmoid_output_is_bounded():
+@pytest.mark.parametrize("arch", ["lab", "unet"])
+def test_sigmoid_output_is_bounded(arch):
     frames, poses = random_clips()
-    model = make_model(output="sigmoid")
-    model.Generator[7].bias.data.fill_(50.0)
+    model = make_model(arch, output="sigmoid")
+    last = model.Generator[7] if arch == "lab" else model.Generator.paint
+    last.bias.data.fill_(50.0)
     predicted, _, _ = model(frames, poses, teacher_forcing=False)
     assert predicted.min() >= 0 and predicted.max() <= 1
 
@@ -151,3 +168,14 @@ def test_cuda_generation_equals_the_cpu():
     expected = model.generate(frames[:, 0], poses)
     video = model.cuda().generate(frames[:, 0].cuda(), poses)
     torch.testing.assert_close(video, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_default_unet_is_within_its_budget():
+    args = options.resolve(options.trainer_parser(), ["--DR=d", "--save_root=r", "--recipe=unet"])
+    model = VAE_Model(args).eval()
+    frames, poses = random_clips(1, 2, 32, 64)
+    with FlopCounterMode(display=False) as counter:
+        model.generate(frames[:, 0], poses)
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 1_600_000
+    # The first frame is encoded beside the predicted one, so this is a little more than one frame.
+    assert counter.get_total_flops() <= 1.0e9
