@@ -125,9 +125,11 @@ def save_gif(path: Path, shown: Film) -> None:
     """
     frames = shown.frames
     some = frames[np.linspace(0, len(frames) - 1, min(len(frames), 24)).astype(int)]
-    montage = Image.fromarray(some.reshape(-1, *some.shape[2:]))
+    # A colour counts by the root of its pixels, or a wall would use up what a thin limb needs.
+    colours, counts = np.unique(some.reshape(-1, 3), axis=0, return_counts=True)
+    colours = colours.repeat(np.sqrt(counts).astype(int), axis=0)
     no_dither = {"dither": Image.Dither.NONE}
-    palette = montage.quantize(254, **no_dither)
+    palette = Image.fromarray(colours[None]).quantize(256, **no_dither)
     band = shown.heading()
     pages = []
     for frame in frames:
@@ -182,10 +184,12 @@ def plot_schedules(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     axes = _axes(figure, "teacher forcing", "ratio", place=131)
+    axes.set_ylim(-0.05, 1.05)
     axes.plot(epochs, [row["tfr"] for row in rows], marker=".", label="ratio")
     axes.plot(epochs, [row["teacher_forcing"] for row in rows], "o", ms=3, alpha=0.5, label="drawn")
     axes.legend()
     axes = _axes(figure, "KL annealing", "beta", place=132)
+    axes.set_ylim(-0.05, 1.05)
     axes.plot(epochs, [row["beta"] for row in rows], marker=".", color="C1")
     axes = _axes(figure, "learning rate, end of the epoch", "lr", place=133)
     axes.plot(epochs, [row["lr"] for row in rows], marker=".", color="C2")
