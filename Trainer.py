@@ -22,6 +22,7 @@ from tqdm import tqdm
 import utils
 from dataloader import TrainingClips, to_float, validation_video
 from engine import checkpoint, options
+from engine.augment import move_and_scale
 from engine.console import Stopped, UserError, complain
 from engine.device import keep_pages, select_devices
 from engine.history import History
@@ -146,7 +147,10 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
                 bar.set_description(f"({mode}) Epoch {epoch}, lr:{lr:.3g}", refresh=False)
-                stats = self.update(to_float(frames, self.device), to_float(poses, self.device), beta, forced)
+                clip_pair = to_float(frames, self.device), to_float(poses, self.device)
+                if args.augment:
+                    clip_pair = move_and_scale(*clip_pair)
+                stats = self.update(*clip_pair, beta, forced)
                 self.step += 1
                 clips += len(frames)
                 if stats is not None:

@@ -7,7 +7,8 @@ recipe, the default.
 import argparse
 from pathlib import Path
 
-from .console import USER_MISTAKE, UserError, complain
+from .console import UserError
+from .parser import Parser, real, whole
 
 RECIPES = {
     "default": {},
@@ -38,50 +39,6 @@ RECIPES = {
 }
 # Sizes of the networks where they are not the lab's.
 ARCH_SIZES = {"lab": {}, "unet": {"F_dim": 96, "L_dim": 64, "N_dim": 12, "D_out_dim": 96}}
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that answers a mistake with one line, and lists defaults in its help."""
-
-    def __init__(self, **settings):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
-
-    def error(self, message):
-        complain(f"{message} (--help lists all flags)")
-        raise SystemExit(USER_MISTAKE)
-
-    def given(self, argv: list[str] | None) -> dict:
-        """The flags that stand on the command line, and no defaults."""
-        absent = object()
-        names = [action.dest for action in self._actions if action.dest != "help"]
-        parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, absent)))
-        return {name: value for name, value in vars(parsed).items() if value is not absent}
-
-
-def whole(least: int):
-    """An argparse type: a whole number of at least `least`."""
-
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
-        return value
-
-    return integer
-
-
-def real(least: float, most: float = float("inf"), above: bool = False):
-    """An argparse type: a number in [least, most], or in (least, most] with `above`."""
-
-    def number(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most or (above and value == least) or value == float("inf"):
-            bounds = f"{'above' if above else 'at least'} {least:g}"
-            bounds += "" if most == float("inf") else f" and at most {most:g}"
-            raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
-        return value
-
-    return number
 
 
 def _add_data(parser: Parser) -> None:
@@ -151,6 +108,11 @@ def _add_training(parser: Parser) -> None:
         choices=["clip", "any"],
         default="clip",
         help="a training clip starts from its own first frame, or from any of its shot",
+    )
+    add(
+        "--augment",
+        action="store_true",
+        help="move and scale each training clip at random, frames and poses alike",
     )
     add("--partial", type=real(0, 1, above=True), default=1.0, help="fraction of the training frames to use")
     add(

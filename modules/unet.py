@@ -141,5 +141,5 @@ def build(args) -> tuple[nn.Module, ...]:
         Label_Encoder(3, args.L_dim),
         Gaussian_Predictor(args.F_dim + args.L_dim, args.N_dim),
         Decoder_Fusion(args.F_dim, args.L_dim, args.N_dim, args.D_out_dim),
-        Generator(args.D_out_dim // 2, 3, bounded=args.output == "sigmoid"),
+        Generator(args.D_out_dim // 2, 3, bounded=getattr(args, "output", "sigmoid") == "sigmoid"),
     )

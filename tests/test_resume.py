@@ -18,7 +18,7 @@ EPOCHS = 5
 # Both schedules and teacher forcing change within the run, and so do the clips and the learning rate.
 FLAGS = [
     *SMALL_RUN, f"--num_epoch={EPOCHS}", "--kl_anneal_cycle=3", "--tfr=0.9", "--tfr_sde=1", "--lr_warmup=3",
-    "--per_save=1",
+    "--per_save=1", "--augment",
 ]  # fmt: skip
 
 

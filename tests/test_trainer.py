@@ -113,6 +113,7 @@ CHANGES = [
     ["--recipe=unet", "--arch=lab", *SMALL_MODEL],
     ["--arch=unet", "--F_dim=16", "--L_dim=16", "--D_out_dim=16"],
     ["--first_frame=any"],
+    ["--augment"],
 ]
 
 

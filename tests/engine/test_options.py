@@ -1,6 +1,7 @@
 import pytest
 
 from engine import options
+from engine.console import UserError
 
 NEEDED = ["--DR", "data", "--save_root", "run"]
 
@@ -45,6 +46,21 @@ def test_recipe_of_the_lab_sets_its_protocol_and_flags_still_win():
     assert (args.arch, args.output, args.kl_reduction, args.optim) == ("lab", "linear", "sum", "Adam")
     assert (args.clips, args.z, args.lr, args.lr_warmup) == ("in_order", "sample", 0.001, 0)
     assert args.lr_schedule == "constant"
+
+
+def test_architecture_brings_its_sizes_unless_given():
+    args = trainer_flags("--arch", "unet", "--L_dim", "32")
+    assert (args.F_dim, args.L_dim, args.D_out_dim) == (96, 32, 96)
+    args = trainer_flags("--recipe", "unet", "--batch_size", "3")
+    assert (args.arch, args.output, args.first_frame, args.batch_size) == ("unet", "sigmoid", "any", 3)
+
+
+@pytest.mark.parametrize(
+    "flags", ["--F_dim 100", "--L_dim 8", "--D_out_dim 24", "--frame_H 36", "--frame_W 60"]
+)
+def test_sizes_that_cannot_be_halved_are_refused(flags):
+    with pytest.raises(UserError, match=flags.split()[0]):
+        trainer_flags("--arch", "unet", *flags.split())
 
 
 def test_a_checkpoint_s_flags_stand_unless_given_anew():
