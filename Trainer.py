@@ -11,6 +11,7 @@ if __name__ == "__main__":
     console.quit_on_signals()  # before torch, which takes seconds to load
 
 import json
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -234,16 +235,18 @@ def main(argv=None) -> None:
         run.train()
     except Stopped:
         done = run.history.rows
-        if done:
-            complain(
-                f"epoch {done[-1]['epoch']} is the last finished one, and saved; go on with: "
-                f"python Trainer.py --DR {args.DR} --save_root {args.save_root} --resume"
-            )
-        else:
-            complain("no epoch was finished, so nothing is lost: start again with the same command")
+        again = ["python", "Trainer.py", "--DR", str(args.DR), "--save_root", str(args.save_root), "--resume"]
+        complain(
+            f"epoch {done[-1]['epoch']} is the last finished one, and saved; go on with: {shlex.join(again)}"
+            if done
+            else "no epoch was finished, so nothing is lost: start again with the same command"
+        )
         raise
-    best = max(run.history.rows, key=lambda row: row["val_psnr"])
-    print(f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {args.save_root}")
+    if run.history.rows:
+        best = max(run.history.rows, key=lambda row: row["val_psnr"])
+        print(
+            f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {args.save_root}"
+        )
 
 
 if __name__ == "__main__":

@@ -261,6 +261,8 @@ def resolve(parser: Parser, argv: list[str] | None = None, stored: dict | None =
     # A recipe named anew is meant to replace what the checkpoint brought.
     inherited = {**stored, **recipe} if "recipe" in given else {**recipe, **stored}
     arch = given.get("arch", inherited.get("arch", "lab"))
+    if arch not in ARCH_SIZES:
+        raise UserError(f"the checkpoint's --arch {arch} is not known to this version")
     inherited = {**ARCH_SIZES[arch], **inherited}
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in inherited.items() if k in known})

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the run that was not stopped."""
 
 import csv
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,16 @@ import torch
 import Trainer
 from engine import checkpoint
 from engine.console import Stopped
-from tests.helpers import ROOT, SMALL_RUN, assert_succeeds, assert_user_error, one_thread, run_script
+from modules import VAE_Model
+from tests.helpers import (
+    ROOT,
+    SMALL_RUN,
+    assert_succeeds,
+    assert_user_error,
+    one_thread,
+    run_script,
+    small_model,
+)
 
 EPOCHS = 5
 # Both schedules and teacher forcing change within the run, and so do the clips and the learning rate.
@@ -87,6 +97,18 @@ def test_resume_goes_on_to_more_epochs_and_a_finished_run_has_nothing_to_do(data
     assert "2 epochs are done already" in capsys.readouterr().out
 
 
+def test_lab_checkpoint_is_continued_after_its_last_epoch(dataset, tmp_path, capsys):
+    weights = VAE_Model(small_model()).state_dict()
+    content = {"state_dict": weights, "optimizer": weights, "lr": 1e-05, "tfr": 0.0, "last_epoch": 1}
+    torch.save(content, tmp_path / "lab.ckpt")
+    flags = [*SMALL_RUN, "--ckpt_path", str(tmp_path / "lab.ckpt")]
+    Trainer.main(command(dataset, tmp_path / "done", *flags, "--num_epoch=2"))
+    assert "2 epochs are done already" in capsys.readouterr().out
+    Trainer.main(command(dataset, tmp_path / "more", *flags, "--num_epoch=3"))
+    assert "the optimizer starts afresh" in capsys.readouterr().out
+    assert checkpoint.read(tmp_path / "more" / "last.ckpt")["last_epoch"] == 2
+
+
 def test_new_run_does_not_overwrite_an_old_one(finished_run, dataset):
     folder, _ = finished_run
     before = (folder / "last.ckpt").read_bytes()
@@ -108,6 +130,7 @@ def test_overwrite_starts_again_but_not_before_the_data_was_read(dataset, tmp_pa
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_run_with_a_line_that_says_how_to_resume(dataset, tmp_path, signum):
+    tmp_path = tmp_path / "a run"
     flags = command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=100000", "--per_save=1")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "Trainer.py"), *flags],
@@ -122,8 +145,8 @@ def test_signal_ends_the_run_with_a_line_that_says_how_to_resume(dataset, tmp_pa
     assert "Traceback" not in errors
     last = checkpoint.read(tmp_path / "last.ckpt")["last_epoch"]
     assert f"epoch {last} is the last finished one" in errors
-    resume = errors.split("go on with: python ")[1].split("\n")[0].split()
-    assert_succeeds(run_script(*resume, "--num_epoch", last + 2, "--device=cpu"))
+    resume = errors.split("go on with: python ")[1].split("\n")[0]
+    assert_succeeds(run_script(*shlex.split(resume), "--num_epoch", last + 2, "--device=cpu"))
     assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last + 1
 
 

@@ -70,6 +70,11 @@ def test_a_checkpoint_s_flags_stand_unless_given_anew():
     assert str(args.DR) == "data" and not args.test
 
 
+def test_architecture_of_a_later_version_is_refused():
+    with pytest.raises(UserError, match="--arch transformer"):
+        trainer_flags(stored={"arch": "transformer"})
+
+
 def test_every_flag_has_help():
     for parser in (options.trainer_parser(), options.tester_parser()):
         assert all(action.help for action in parser._actions)
