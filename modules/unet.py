@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 
 from .modules import posterior_sample
 
-SIDE_MULTIPLE = 8  # of a picture's sides
 GROUPS = 8
 
 
