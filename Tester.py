@@ -26,8 +26,13 @@ import utils
 from dataloader import Video, test_videos, to_float, true_frames
 from engine import checkpoint, options
 from engine.device import keep_pages, select_devices
+from engine.step import kl_criterion
 from frame_cache import DataError
 from modules import VAE_Model
+
+DRIFT_FRAMES = 100  # at the end of a sequence, over which drift is measured
+ACTIVE_VARIANCE = 0.01
+SHOWN_SAMPLES = 4
 
 
 def parse(argv=None):
@@ -37,7 +42,7 @@ def parse(argv=None):
     path = options.resolve(parser, argv).ckpt_path
     content = checkpoint.read(path)
     checkpoint.check_model_flags(path, content, given)
-    return options.resolve(parser, argv, content.get("args")), content
+    return options.resolve(parser, argv, content.get("args", options.LAB_MODEL)), content
 
 
 def render(model: VAE_Model, videos: list[Video], sample: bool, seed: int) -> list[Tensor]:
@@ -73,23 +78,72 @@ def score(rendered: list[Tensor], truths: list[Tensor | None]) -> list[dict | No
     return scores
 
 
-def score_samples(model, videos, truths, args) -> list[dict | None]:
-    """PSNR with z = 0, with one z from the prior, and the best and mean of N, for each sequence."""
+def score_drift(model: VAE_Model, video: Video, truth: Tensor, psnr_by_frame: list[float]) -> dict:
+    """What a rollout loses to frames that were each made from the true last one, in its last frames."""
+    device = next(model.parameters()).device
+    poses = to_float(video.poses, device)
+    forced = model.predict(truth[None, : len(poses)].to(device), poses[None])[0].cpu()
+    by_frame = utils.psnr_by_frame(forced, truth[1:]).tolist()
+    last = slice(-DRIFT_FRAMES, None)
+    return {
+        "psnr_forced": float(np.mean(by_frame)),
+        "drift": float(np.mean(by_frame[last]) - np.mean(psnr_by_frame[last])),
+        "psnr_forced_by_frame": by_frame,
+    }
+
+
+@torch.no_grad()
+def posterior_use(model: VAE_Model, video: Video, truth: Tensor) -> dict:
+    """How much of z the posterior uses: its active units, all units, and the KL of a frame in nats.
+
+    A unit (a channel at a place) is active if its posterior mean varies over the frames by more than 0.01
+    (Burda et al. 2016).
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for start in range(1, len(truth), 64):
+        frames, poses = (
+            truth[start : start + 64].to(device),
+            to_float(video.poses[start : start + 64], device),
+        )
+        features = model.frame_transformation(frames), model.label_transformation(poses)
+        found.append(torch.stack(model.Gaussian_Predictor(*features)[1:]))
+    mu, logvar = torch.cat(found, dim=1)
+    active = mu.var(dim=0) > ACTIVE_VARIANCE
+    kl = kl_criterion(mu, logvar, len(mu)).item()
+    return {"active units": int(active.sum()), "units": active.numel(), "KL of a frame": kl}
+
+
+def score_samples(model, videos, truths, args) -> list[tuple[dict, list[Tensor]] | None]:
+    """PSNR with z = 0, with one z from the prior, best and mean of N; how much of z is used; some draws.
+
+    None for a sequence whose true frames are not known.
+    """
     scored = [(video, truth) for video, truth in zip(videos, truths, strict=True) if truth is not None]
     known, true = zip(*scored, strict=True)
 
-    def mean_psnr(sample: bool, seed: int) -> list[float]:
+    def draw(sample: bool, seed: int) -> tuple[list[float], list[Tensor]]:
         rendered = render(model, list(known), sample, seed)
-        return [utils.psnr_by_frame(v[1:], t[1:]).mean().item() for v, t in zip(rendered, true, strict=True)]
+        psnr = [utils.psnr_by_frame(v[1:], t[1:]).mean().item() for v, t in zip(rendered, true, strict=True)]
+        return psnr, rendered
 
-    zero = mean_psnr(False, args.seed)
-    seeds = tqdm(range(args.seed, args.seed + args.samples), desc="samples", ncols=100, leave=False)
-    draws = np.array([mean_psnr(True, seed) for seed in seeds])
-    columns = zip(zero, draws[0], draws.max(0), draws.mean(0), strict=True)
+    zero, _ = draw(False, args.seed)
+    scores, shown = [], []
+    for seed in tqdm(range(args.seed, args.seed + args.samples), desc="samples", ncols=100, leave=False):
+        psnr, rendered = draw(True, seed)
+        scores.append(psnr)
+        if len(shown) < SHOWN_SAMPLES:
+            shown.append(rendered)
+    draws = np.array(scores)
     names = ("z=0", "one z", f"best of {args.samples}", f"mean of {args.samples}")
+    columns = np.stack([zero, draws[0], draws.max(0), draws.mean(0)], axis=1).tolist()
     by_name = {
-        video.name: {name: float(value) for name, value in zip(names, values, strict=True)}
-        for video, values in zip(known, columns, strict=True)
+        video.name: (
+            dict(zip(names, values, strict=True)) | posterior_use(model, video, truth),
+            [rendered[i] for rendered in shown],
+        )
+        for i, (video, truth, values) in enumerate(zip(known, true, columns, strict=True))
     }
     return [by_name.get(video.name) for video in videos]
 
@@ -103,8 +157,10 @@ def report(videos: list[Video], scores: list[dict | None], samples: list[dict | 
             print(f"no score for testing sequence{number}: its true frames are not there")
         else:
             print(f"PSNR for testing sequence{number}: {one['psnr']:.3f}")
+            if "drift" in one:
+                print(f"    from true frames: {one['psnr_forced']:.3f}, drift at the end: {one['drift']:.3f}")
         if sampled is not None:
-            print("    " + ", ".join(f"{name}: {value:.3f}" for name, value in sampled.items()))
+            print("    " + ", ".join(f"{name}: {value:.6g}" for name, value in sampled.items()))
         rows.append({"sequence": number, "folder": video.name, **(one or {}), "samples": sampled})
     known = [one for one in scores if one is not None]
     average = {name: float(np.mean([one[name] for one in known])) for name in ("psnr", "ssim") if known}
@@ -114,7 +170,9 @@ def report(videos: list[Video], scores: list[dict | None], samples: list[dict | 
     return {"average": average, "sequences": rows}
 
 
-def write_videos(args, number: int, video: Video, rendered: Tensor, truth: Tensor | None) -> None:
+def write_videos(
+    args, number: int, video: Video, rendered: Tensor, truth: Tensor | None, samples: list[Tensor]
+) -> None:
     """A sheet of some frames of one sequence, and the GIFs and MP4s that the flags ask for."""
     predicted = utils.to_uint8(rendered)
     true = None if truth is None else utils.to_uint8(truth)
@@ -124,6 +182,11 @@ def write_videos(args, number: int, video: Video, rendered: Tensor, truth: Tenso
         f"pred_seq{number}": utils.film({"prediction": predicted}, named=False),
         f"compare_seq{number}": compared,
     }
+    if samples:
+        columns = {"pose": video.poses, "truth": true}
+        columns |= {f"sample {i}": utils.to_uint8(sample) for i, sample in enumerate(samples, 1)}
+        shown[f"samples_seq{number}"] = utils.film(columns)
+        utils.save_sheet(args.save_root / f"samples_sheet_seq{number}.png", utils.film(columns))
     for name, pictures in shown.items():
         if args.make_gif:
             utils.save_gif(args.save_root / f"{name}.gif", pictures)
@@ -157,11 +220,15 @@ def main(argv=None) -> None:
     truths = [None if one is None else torch.from_numpy(one[0]).movedim(-1, -3) for one in found]
     rendered = render(model, videos, args.z == "sample", args.seed)
     scores = score(rendered, truths)
+    if args.drift:
+        for video, truth, one in zip(videos, truths, scores, strict=True):
+            if one is not None:
+                one |= score_drift(model, video, truth, one["psnr_by_frame"])
     samples = [None] * len(videos)
     if args.samples and any(scores):
         samples = score_samples(model, videos, truths, args)
 
-    results = report(videos, scores, samples)
+    results = report(videos, scores, [one and one[0] for one in samples])
     for row, one in zip(results["sequences"], found, strict=True):
         row["truth"] = one and one[1]
     results |= {"checkpoint": str(args.ckpt_path), "last_epoch": content.get("last_epoch"), "z": args.z}
@@ -169,7 +236,8 @@ def main(argv=None) -> None:
     curves = {f"sequence {i}": one["psnr_by_frame"] for i, one in enumerate(scores, 1) if one}
     if curves:
         utils.plot_psnr_by_frame(curves, args.save_root / "psnr_by_frame.png")
-    for number, parts in enumerate(zip(videos, rendered, truths, strict=True), 1):
+    drawn = [one[1] if one else [] for one in samples]
+    for number, parts in enumerate(zip(videos, rendered, truths, drawn, strict=True), 1):
         write_videos(args, number, *parts)
     if args.submission:
         write_submission(args.save_root / "submission.csv", rendered)

@@ -10,6 +10,7 @@ from engine import console
 if __name__ == "__main__":
     console.quit_on_signals()  # before torch, which takes seconds to load
 
+import itertools
 import json
 import shlex
 import tempfile
@@ -23,11 +24,17 @@ from tqdm import tqdm
 import utils
 from dataloader import TrainingClips, to_float, validation_video
 from engine import checkpoint, options
-from engine.augment import move_and_scale
+from engine.augment import augment
 from engine.console import Stopped, UserError, complain
 from engine.device import keep_pages, select_devices
-from engine.history import History
-from engine.schedules import kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+from engine.history import History, best_row
+from engine.schedules import (
+    Budget,
+    kl_annealing,
+    learning_rate,
+    teacher_forcing_draw,
+    teacher_forcing_ratio,
+)
 from engine.step import TrainingStep, kl_criterion, make_optimizer
 from frame_cache import DataError
 from modules import VAE_Model
@@ -55,7 +62,7 @@ def parse(argv=None):
     content = checkpoint.read(args.ckpt_path)
     checkpoint.check_model_flags(args.ckpt_path, content, given)
     path = args.ckpt_path
-    args = options.resolve(parser, argv, content.get("args"))
+    args = options.resolve(parser, argv, content.get("args", options.LAB_MODEL))
     args.ckpt_path = path
     return args, content
 
@@ -99,6 +106,7 @@ class Run:
         if history and not (args.resume or args.test):
             history = self._branch_off(content)
         self.history = History(args.save_root, history)
+        self.budget = Budget(args, sum(row["seconds"] for row in self.history.rows))
 
     def _restore(self, content: dict) -> dict | None:
         checkpoint.load_weights(self.model, self.args.ckpt_path, content)
@@ -121,50 +129,65 @@ class Run:
     def train(self) -> None:
         """All epochs that are left, each with its validation, records and checkpoints."""
         args = self.args
-        if self.first_epoch >= args.num_epoch:
-            print(f"{self.first_epoch} epochs are done already; raise --num_epoch to go on")
+        if self.budget.spent(self.first_epoch):
+            print(f"{self.budget} (epochs so far: {self.first_epoch})")
             return
         (args.save_root / "args.json").write_text(json.dumps(options.storable(args), indent=2))
         annealing = kl_annealing(args, self.first_epoch)
-        for epoch in range(self.first_epoch, args.num_epoch):
+        for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch, annealing.get_beta())
-            last = epoch == args.num_epoch - 1
-            validation = self.validate(epoch, pictures=last or args.store_visualization)
-            self.finish_epoch(record | validation)
+            last = self.budget.spent(epoch + 1)
+            if last or epoch % args.per_val == 0:
+                record |= self.validate(epoch, pictures=last or args.store_visualization)
+            self.finish_epoch(record, last)
+            if last:
+                return
             annealing.update()
 
     def train_epoch(self, epoch: int, beta: float) -> dict:
-        """One pass over the epoch's clips; returns its row of the history, validation left out."""
-        args = self.args
-        tfr = teacher_forcing_ratio(args, epoch)
-        forced = teacher_forcing_draw(args, epoch)
+        """One pass over the epoch's clips, or as much of it as there is time for.
+
+        Returns its row of the history, validation left out.
+        """
+        args, budget = self.args, self.budget
+        tfr = teacher_forcing_ratio(args, budget.schedule_epoch(epoch))
+        forced = teacher_forcing_draw(args, epoch, tfr)
         self.model.train()
-        steps, clips, sums = self.clips.steps(epoch), 0, {}
-        skipped_before, began = self.update.skipped, time.perf_counter()
+        steps, tried, clips, sums = self.clips.steps(epoch), 0, 0, {}
+        skipped_before, seconds_before = self.update.skipped, budget.seconds
+        began = time.perf_counter()
         mode = f"train [TeacherForcing: {'ON' if forced else 'OFF'}, {tfr:.1f}], beta: {beta:.4g}"
         with tqdm(self.clips.batches(epoch), total=steps, ncols=140) as bar:
             for index, (frames, poses) in enumerate(bar):
-                lr = learning_rate(args, epoch + index / steps, self.step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = lr
+                position = epoch + index / steps
+                if index and budget.spent(position):
+                    break
+                lr = learning_rate(args, position, budget.done(position), self.step)
                 bar.set_description(f"({mode}) Epoch {epoch}, lr:{lr:.3g}", refresh=False)
-                clip_pair = to_float(frames, self.device), to_float(poses, self.device)
-                if args.augment:
-                    clip_pair = move_and_scale(*clip_pair)
-                stats = self.update(*clip_pair, beta, forced)
-                self.step += 1
-                clips += len(frames)
+                stats = self.train_step(frames, poses, lr, beta, forced)
+                tried, clips = index + 1, clips + len(frames)
+                budget.seconds = seconds_before + time.perf_counter() - began
                 if stats is not None:
                     bar.set_postfix(loss=stats["loss"], refresh=False)
                     sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
-        seconds = time.perf_counter() - began
+        seconds = budget.seconds - seconds_before
         skipped = self.update.skipped - skipped_before
-        done = max(1, steps - skipped)
+        done = max(1, tried - skipped)
         return {
             "epoch": epoch, "beta": beta, "tfr": tfr, "teacher_forcing": int(forced), "lr": lr,
             **{name: sums.get(name, float("nan")) / done for name in ("loss", "mse", "kl")},
             "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": skipped,
         }  # fmt: skip
+
+    def train_step(self, frames, poses, lr: float, beta: float, forced: bool) -> dict | None:
+        """One update by one batch of the loader's clips."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        clip_pair = to_float(frames, self.device), to_float(poses, self.device)
+        if self.args.augment != "none":
+            clip_pair = augment(*clip_pair, self.args.augment.split(","))
+        self.step += 1
+        return self.update(*clip_pair, beta, forced)
 
     def validate(self, epoch: int, pictures: bool) -> dict:
         """Generate the whole validation video; prints its PSNR. `pictures` writes GIF and plot, too."""
@@ -188,19 +211,21 @@ class Run:
             utils.plot_psnr_by_frame({f"epoch {epoch}": psnr}, plot)
         return {"val_loss": loss, "val_psnr": average, "psnr_by_frame": psnr}
 
-    def finish_epoch(self, record: dict) -> None:
+    def finish_epoch(self, record: dict, last: bool) -> None:
         """Checkpoints first, for they are the run; then history.csv, TensorBoard and plots."""
         epoch, folder = record["epoch"], self.args.save_root
-        best = self.history.add(record, record["psnr_by_frame"])
+        best = self.history.add(record)
         content = self.checkpoint_content(record)
         checkpoint.write(folder / "last.ckpt", content)
         if best:
             checkpoint.write(folder / "best.ckpt", content)
-        if epoch % self.args.per_save == 0 or epoch == self.args.num_epoch - 1:
+        if epoch % self.args.per_save == 0 or last:
             checkpoint.write(folder / f"epoch={epoch}.ckpt", content)
             print(f"save ckpt to {folder / f'epoch={epoch}.ckpt'}")
         self.history.write()
         rows = self.history.rows
+        if "val_psnr" not in record:
+            return
         utils.plot_losses(rows, folder / "losses.png")
         utils.plot_schedules(rows, folder / "schedules.png")
         utils.plot_psnr_by_epoch(rows, folder / "val_psnr_by_epoch.png")
@@ -243,7 +268,7 @@ def main(argv=None) -> None:
         )
         raise
     if run.history.rows:
-        best = max(run.history.rows, key=lambda row: row["val_psnr"])
+        best = best_row(run.history.rows)
         print(
             f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {args.save_root}"
         )

@@ -1,31 +1,65 @@
-"""Clips moved and scaled, frames and poses alike, so that a pose is seen in more places than was filmed."""
+"""Clips changed at random, frames and poses alike, so that a body is seen in more ways than were filmed."""
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-SCALE = 0.1  # standard deviation of the enlargement, cut at two of them
-MOVE = (0.15, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
+KINDS = ("turn", "scale", "move", "mirror")
+# The part of the clips that is changed. The rest stay as sharp as they were filmed: resampling blurs.
+SHARE = 0.6
+ROTATION = 0.3  # radians, either way
+SHEAR = 0.4  # sideways shift of a row, as a fraction of its distance from the middle
+LOG_SCALE = 0.5  # natural logarithm of the strongest enlargement or reduction
+MOVE = (0.4, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
 
 
-def move_and_scale(frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
-    """Move and scale each clip at random, all its pictures in the same way.
+def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
+    """Change each clip at random, all its pictures in the same way.
 
-    What enters the picture at an edge continues the edge in frames, and is white in poses.
+    What enters the picture at an edge continues the edge in frames, and is white in poses. `mirror` leaves
+    the colours of the limbs alone, which differ from one pose estimator to another: a left arm becomes a
+    right arm that is drawn as a left one.
 
     Args:
         frames, poses: `(B, T, 3, H, W)` in [0, 1].
+        kinds: some of `KINDS`: turn (rotation and shear), scale, move, mirror.
 
     Returns:
         The same shapes.
     """
-    batch = len(frames)
-    scale = 1 + SCALE * torch.randn(batch, device=frames.device).clamp(-2, 2)
-    shift = (2 * torch.rand(batch, 2, device=frames.device) - 1) * frames.new_tensor(MOVE)
-    matrix = torch.cat([torch.diag_embed(scale[:, None].expand(batch, 2)), shift[:, :, None]], dim=2)
-    flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2)
-    grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)
-    moved = grid_sample(flat_frames, grid, padding_mode="border", align_corners=False)
+    if "mirror" in kinds:
+        mirrored = torch.rand(len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
+        frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
+    if set(kinds) - {"mirror"}:
+        frames, poses = _warp(frames, poses, kinds)
+    return frames, poses
+
+
+def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
+    count, (height, width) = len(frames), frames.shape[-2:]
+    chosen = torch.rand(count, device=frames.device) < SHARE
+
+    def draw(kind: str, most: float) -> Tensor:
+        return most * (kind in kinds) * chosen * (2 * torch.rand(count, device=frames.device) - 1)
+
+    angle, shear = draw("turn", ROTATION), draw("turn", SHEAR)
+    scale = draw("scale", LOG_SCALE).exp()
+    across, down = (draw("move", most) for most in MOVE)
+    cos, sin = angle.cos(), angle.sin()
+    # In the grid's units a picture is 2 x 2, whatever its sides: what turns into the other axis is rescaled.
+    aspect = height / width
+    matrix = torch.stack(
+        [
+            torch.stack([scale * cos, scale * (cos * shear - sin) * aspect, across], dim=1),
+            torch.stack([scale * sin / aspect, scale * (sin * shear + cos), down], dim=1),
+        ],
+        dim=1,
+    )
     # Outside lies 0, so white has to be 0 while the poses are sampled.
-    moved_poses = grid_sample(flat_poses - 1, grid, padding_mode="zeros", align_corners=False) + 1
-    return moved.view_as(frames), moved_poses.view_as(poses)
+    flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2) - 1
+    grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)
+    new_frames = grid_sample(flat_frames, grid, padding_mode="border", align_corners=False)
+    new_poses = grid_sample(flat_poses, grid, padding_mode="zeros", align_corners=False) + 1
+    return new_frames.view_as(frames), new_poses.view_as(poses)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .console import UserError
-from .options import MODEL_FLAGS
+from .options import LAB_MODEL, MODEL_FLAGS
 
 FORMAT_VERSION = 1
 
@@ -94,7 +94,7 @@ def is_ours(content: dict) -> bool:
 
 def check_model_flags(path: Path, content: dict, given: dict) -> None:
     """Refuse flags on the command line that contradict the model that a checkpoint holds."""
-    stored = content.get("args", {})
+    stored = content.get("args", LAB_MODEL)
     for name in MODEL_FLAGS:
         if name in given and name in stored and given[name] != stored[name]:
             raise UserError(f"{path}: has --{name} {stored[name]}, not {given[name]}; leave the flag out")

@@ -10,6 +10,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def validated(rows: list[dict]) -> list[dict]:
+    """The rows of the epochs that ended with a validation."""
+    return [row for row in rows if row["val_psnr"] is not None]
+
+
+def best_row(rows: list[dict]) -> dict:
+    """The row of the epoch with the best validation PSNR."""
+    return max(validated(rows), key=lambda row: row["val_psnr"])
+
+
 class History:
     """What a run has done so far.
 
@@ -36,18 +46,25 @@ class History:
         """The state for a run that goes on elsewhere: its best epoch is the one it starts from."""
         last = state["psnr_by_frame"]["last"]
         return state | {
-            "best_psnr": state["rows"][-1]["val_psnr"],
+            "best_psnr": validated(state["rows"])[-1]["val_psnr"],
             "psnr_by_frame": {"last": last, "best": last},
         }
 
-    def add(self, row: dict, psnr_by_frame: list[float]) -> bool:
-        """Append an epoch; returns whether its validation PSNR is the best so far."""
+    def add(self, row: dict) -> bool:
+        """Append an epoch; returns whether its validation PSNR is the best so far.
+
+        Args:
+            row: a value for each column, and `psnr_by_frame`; those of a validation are missing if there
+                was none.
+        """
+        self.rows.append({column: row.get(column) for column in COLUMNS})
+        if "val_psnr" not in row:
+            return False
         best = row["val_psnr"] > self.best_psnr
-        self.rows.append({column: row[column] for column in COLUMNS})
-        self.psnr_by_frame["last"] = psnr_by_frame
+        self.psnr_by_frame["last"] = row["psnr_by_frame"]
         if best:
             self.best_psnr = row["val_psnr"]
-            self.psnr_by_frame["best"] = psnr_by_frame
+            self.psnr_by_frame["best"] = row["psnr_by_frame"]
         return best
 
     def write(self) -> None:
@@ -69,5 +86,6 @@ class History:
             # Rows after the resumed epoch, of the run that was stopped, disappear.
             self._tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=row["epoch"])
         for column in COLUMNS[1:]:
-            self._tensorboard.add_scalar(column, float(row[column]), row["epoch"])
+            if row[column] is not None:
+                self._tensorboard.add_scalar(column, float(row[column]), row["epoch"])
         self._tensorboard.flush()

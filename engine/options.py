@@ -7,38 +7,42 @@ recipe, the default.
 import argparse
 from pathlib import Path
 
+from .augment import KINDS
 from .console import UserError
-from .parser import Parser, real, whole
+from .parser import Parser, real, subset, whole
 
+# Where the lab's networks want other values than the defaults, which are those of `--arch unet`.
+ARCH_DEFAULTS = {
+    "unet": {},
+    "lab": {
+        "F_dim": 128,
+        "L_dim": 32,
+        "N_dim": 12,
+        "D_out_dim": 192,
+        "output": "linear",
+        "optim": "Adam",
+        "lr": 0.001,
+        "batch_size": 2,
+        "train_vi_len": 16,
+        "first_frame": "clip",
+        "augment": "none",
+        "per_val": 1,
+        "tfr": 1.0,
+        "kl_reduction": "sum",
+    },
+}
 RECIPES = {
     "default": {},
     "lab": {
         "arch": "lab",
-        "output": "linear",
-        "kl_reduction": "sum",
-        "optim": "Adam",
-        "lr": 0.001,
+        **ARCH_DEFAULTS["lab"],
         "lr_schedule": "step",
         "lr_warmup": 0,
         "clips": "in_order",
-        "first_frame": "clip",
         "z": "sample",
         "precision": "fp32",
     },
-    "unet": {
-        "arch": "unet",
-        "output": "sigmoid",
-        "optim": "AdamW",
-        "lr": 0.002,
-        "batch_size": 8,
-        "train_vi_len": 5,
-        "first_frame": "any",
-        "tfr": 0.0,
-        "kl_reduction": "mean",
-    },
 }
-# Sizes of the networks where they are not the lab's.
-ARCH_SIZES = {"lab": {}, "unet": {"F_dim": 96, "L_dim": 64, "N_dim": 12, "D_out_dim": 96}}
 
 
 def _add_data(parser: Parser) -> None:
@@ -57,18 +61,19 @@ def _add_model(parser: Parser) -> None:
     add = parser.add_argument_group("model (stored in the checkpoint)").add_argument
     add(
         "--arch",
-        choices=list(ARCH_SIZES),
-        default="lab",
-        help="the networks: the lab's, or U-shaped ones with a tenth of the arithmetic",
+        choices=list(ARCH_DEFAULTS),
+        default="unet",
+        help="the networks: U-shaped ones over two scales, or the lab's, which bring the lab's values of "
+        + ", ".join(f"--{name}" for name in ARCH_DEFAULTS["lab"]),
     )
-    add("--F_dim", type=whole(8), default=128, help="channels of the frame feature")
+    add("--F_dim", type=whole(8), default=32, help="channels of the frame feature")
     add("--L_dim", type=whole(2), default=32, help="channels of the pose feature")
     add("--N_dim", type=whole(4), default=12, help="channels of the latent z")
-    add("--D_out_dim", type=whole(8), default=192, help="channels of the fused feature")
+    add("--D_out_dim", type=whole(8), default=64, help="channels of the fused feature")
     add(
         "--output",
         choices=["linear", "sigmoid"],
-        default="linear",
+        default="sigmoid",
         help="range of the generator's pictures; the lab's own Tester draws only linear ones",
     )
     add(
@@ -95,8 +100,15 @@ def _add_training(parser: Parser) -> None:
         help="a set of defaults: ours, or the lab's protocol",
     )
     add("--num_epoch", type=whole(1), default=70, help="epochs in all")
-    add("--batch_size", type=whole(1), default=2, help="clips a step")
-    add("--train_vi_len", type=whole(2), default=16, help="frames of a training clip")
+    add(
+        "--max_minutes",
+        type=real(0, above=True),
+        default=None,
+        help="train for so many minutes, validation not counted, instead of --num_epoch epochs; the learning "
+        "rate and teacher forcing reach their ends then",
+    )
+    add("--batch_size", type=whole(1), default=12, help="clips a step")
+    add("--train_vi_len", type=whole(2), default=3, help="frames of a training clip")
     add(
         "--clips",
         choices=["shuffled", "in_order"],
@@ -106,13 +118,14 @@ def _add_training(parser: Parser) -> None:
     add(
         "--first_frame",
         choices=["clip", "any"],
-        default="clip",
+        default="any",
         help="a training clip starts from its own first frame, or from any of its shot",
     )
     add(
         "--augment",
-        action="store_true",
-        help="move and scale each training clip at random, frames and poses alike",
+        type=subset(KINDS),
+        default="turn",
+        help=f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none",
     )
     add("--partial", type=real(0, 1, above=True), default=1.0, help="fraction of the training frames to use")
     add(
@@ -127,8 +140,8 @@ def _add_training(parser: Parser) -> None:
         help="fraction of the training clips while --fast_train lasts",
     )
     add("--fast_train_epoch", type=whole(0), default=5, help="epochs that --fast_train lasts")
-    add("--optim", choices=["Adam", "AdamW"], default="Adam", help="optimizer")
-    add("--lr", type=real(0, above=True), default=0.001, help="highest learning rate")
+    add("--optim", choices=["Adam", "AdamW"], default="AdamW", help="optimizer")
+    add("--lr", type=real(0, above=True), default=0.002, help="highest learning rate")
     add(
         "--lr_schedule",
         choices=["cosine", "step", "constant"],
@@ -146,7 +159,7 @@ def _add_training(parser: Parser) -> None:
 
 def _add_schedules(parser: Parser) -> None:
     add = parser.add_argument_group("teacher forcing and KL annealing").add_argument
-    add("--tfr", type=real(0, 1), default=1.0, help="teacher-forcing ratio at the start")
+    add("--tfr", type=real(0, 1), default=0.0, help="teacher-forcing ratio at the start")
     add("--tfr_sde", type=whole(0), default=10, help="epoch in which the ratio starts to fall")
     add(
         "--tfr_d_step",
@@ -175,9 +188,10 @@ def _add_schedules(parser: Parser) -> None:
     add("--kl_anneal_start", type=real(0, 1), default=0.01, help="least beta")
     add(
         "--kl_reduction",
-        choices=["sum", "mean"],
-        default="sum",
-        help="KL summed, or averaged, over channels and pixels (always summed over time)",
+        choices=["sum", "mean", "elbo"],
+        default="mean",
+        help="KL summed, or averaged, over channels and pixels (always summed over time), or weighed so that "
+        "beta 1 is the evidence lower bound",
     )
 
 
@@ -187,6 +201,7 @@ def _add_run(parser: Parser) -> None:
     add("--ckpt_path", type=Path, default=None, help="checkpoint to continue, or to --test")
     add("--overwrite", action="store_true", help="delete the run that --save_root holds")
     add("--per_save", type=whole(1), default=3, help="epochs between kept checkpoints")
+    add("--per_val", type=whole(1), default=5, help="epochs between validations; the last epoch has one")
     add("--test", action="store_true", help="no training: validate --ckpt_path")
     add(
         "--store_visualization",
@@ -209,6 +224,8 @@ NOT_INHERITED = {
     "store_visualization",
 }
 MODEL_FLAGS = ("arch", "F_dim", "L_dim", "N_dim", "D_out_dim", "output")
+# The model of a checkpoint in the lab's format, which holds no flags.
+LAB_MODEL = {"arch": "lab"}
 
 
 def trainer_parser() -> Parser:
@@ -246,38 +263,32 @@ def tester_parser() -> Parser:
         type=whole(1),
         default=None,
         metavar="N",
-        help="score z = 0, one sample of z, and the best and mean of N",
+        help="score z = 0, one sample of z, the best and mean of N, and how much of z is used; show some",
     )
+    add("--drift", action="store_true", help="score frames made from the true last frame, too, and the drift")
     add("--test", action="store_true", help="what Tester always does; the lab's command has it")
     _add_hardware(parser)
     return parser
 
 
 def resolve(parser: Parser, argv: list[str] | None = None, stored: dict | None = None) -> argparse.Namespace:
-    """Decide every flag: command line, then `stored` (a checkpoint's args), recipe, default."""
+    """Decide every flag: command line, then `stored` (a checkpoint's args), recipe, architecture, default."""
     given = parser.given(argv)
+    if {"num_epoch", "max_minutes"} <= given.keys():
+        raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
     stored = {k: v for k, v in (stored or {}).items() if k not in NOT_INHERITED}
+    if "num_epoch" in given:
+        stored.pop("max_minutes", None)
     recipe = RECIPES[given.get("recipe", stored.get("recipe", "default"))]
     # A recipe named anew is meant to replace what the checkpoint brought.
     inherited = {**stored, **recipe} if "recipe" in given else {**recipe, **stored}
-    arch = given.get("arch", inherited.get("arch", "lab"))
-    if arch not in ARCH_SIZES:
+    arch = given.get("arch", inherited.get("arch", "unet"))
+    if arch not in ARCH_DEFAULTS:
         raise UserError(f"the checkpoint's --arch {arch} is not known to this version")
-    inherited = {**ARCH_SIZES[arch], **inherited}
+    inherited = {**ARCH_DEFAULTS[arch], **inherited}
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in inherited.items() if k in known})
-    args = parser.parse_args(argv)
-    _check_sizes(args)
-    return args
-
-
-def _check_sizes(args: argparse.Namespace) -> None:
-    """Refuse sizes that the U-shaped networks cannot halve as often as they need to."""
-    if args.arch != "unet":
-        return
-    for name, multiple in (("F_dim", 16), ("L_dim", 16), ("D_out_dim", 16), ("frame_H", 8), ("frame_W", 8)):
-        if getattr(args, name) % multiple:
-            raise UserError(f"--{name} {getattr(args, name)}: with --arch unet, a multiple of {multiple}")
+    return parser.parse_args(argv)
 
 
 def storable(args: argparse.Namespace) -> dict:

@@ -47,3 +47,15 @@ def real(least: float, most: float = float("inf"), above: bool = False):
         return value
 
     return number
+
+
+def subset(names: tuple[str, ...]):
+    """An argparse type: some of `names`, separated by commas, or "none"."""
+
+    def chosen(text: str) -> str:
+        for name in text.split(",") if text != "none" else ():
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(names)}; or give `none`")
+        return text
+
+    return chosen

@@ -1,10 +1,41 @@
 """What changes from epoch to epoch: beta, the teacher-forcing ratio, the learning rate.
 
-Each value is a function of the flags and of the epoch alone, so a resumed run needs no state of them.
+Each value is a function of the flags and of how far the run is, so a resumed run needs no state of them.
 """
 
 import math
 import random
+
+
+class Budget:
+    """How long a run trains: `num_epoch` epochs, or, if it is given, `max_minutes` of training time.
+
+    Args:
+        args: `num_epoch, max_minutes`.
+        seconds: training time of the epochs that are done.
+    """
+
+    def __init__(self, args, seconds: float = 0.0):
+        self.epochs, self.minutes = args.num_epoch, args.max_minutes
+        self.seconds = seconds
+
+    def done(self, epoch: float) -> float:
+        """Fraction in [0, 1] of the run that is done, when `epoch` epochs are."""
+        part = epoch / self.epochs if self.minutes is None else self.seconds / (60 * self.minutes)
+        return min(1.0, part)
+
+    def spent(self, epoch: int) -> bool:
+        """Whether training is over, when `epoch` epochs are done."""
+        return self.done(epoch) >= 1.0
+
+    def schedule_epoch(self, epoch: int) -> int:
+        """The epoch that schedules over `num_epoch` epochs have reached: stretched to the minutes."""
+        return epoch if self.minutes is None else int(self.done(epoch) * self.epochs)
+
+    def __str__(self) -> str:
+        if self.minutes is None:
+            return f"{self.epochs} epochs are done already; raise --num_epoch to go on"
+        return f"{self.minutes:g} minutes of training are done already; raise --max_minutes to go on"
 
 
 class kl_annealing:
@@ -53,25 +84,25 @@ def teacher_forcing_ratio(args, epoch: int) -> float:
     return max(0.0, args.tfr - decays * args.tfr_d_step)
 
 
-def teacher_forcing_draw(args, epoch: int) -> bool:
-    """Whether an epoch is teacher-forced: drawn from the ratio, once an epoch, by seed and epoch."""
-    return random.Random(f"{args.seed} {epoch}").random() < teacher_forcing_ratio(args, epoch)
+def teacher_forcing_draw(args, epoch: int, ratio: float) -> bool:
+    """Whether an epoch is teacher-forced: drawn with probability `ratio`, by seed and epoch."""
+    return random.Random(f"{args.seed} {epoch}").random() < ratio
 
 
-def learning_rate(args, progress: float, step: int) -> float:
+def learning_rate(args, epoch: float, done: float, step: int) -> float:
     """Learning rate of one step.
 
     Args:
-        progress: epochs done so far, with the fraction of the current one.
+        epoch: epochs done so far, with the fraction of the current one.
+        done: fraction in [0, 1] of the run that is done.
         step: updates tried so far in the whole run, for the warm-up.
     """
     warmup = min(1.0, (step + 1) / args.lr_warmup) if args.lr_warmup else 1.0
     if args.lr_schedule == "cosine":
         # Loshchilov and Hutter 2017, equation 5, without restarts; down to a hundredth.
-        half_wave = 0.5 * (1 + math.cos(math.pi * min(1.0, progress / args.num_epoch)))
-        factor = 0.01 + 0.99 * half_wave
+        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
     elif args.lr_schedule == "step":
-        factor = 0.1 ** sum(progress >= milestone for milestone in (2, 5))
+        factor = 0.1 ** sum(epoch >= milestone for milestone in (2, 5))
     else:
         factor = 1.0
     return args.lr * factor * warmup

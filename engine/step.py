@@ -61,9 +61,7 @@ class TrainingStep:
         with autocast(self.precision, frames.device):
             predicted, mu, logvar = self.model(frames, poses, teacher_forcing)
         mse = mse_loss(predicted.float(), frames[:, 1:]) * predicted.shape[1]
-        kl = kl_criterion(mu.float(), logvar.float(), len(frames))
-        if self.kl_reduction == "mean":
-            kl = kl / mu[0, 0].numel()
+        kl = kl_criterion(mu.float(), logvar.float(), len(frames)) * self._kl_scale(predicted, mu, mse)
         loss = mse + beta * kl
         self.optimizer.zero_grad()
         loss.backward()
@@ -74,6 +72,19 @@ class TrainingStep:
         self._skipped_in_a_row = 0
         self.optimizer.step()
         return {"loss": loss.item(), "mse": mse.item(), "kl": kl.item()}
+
+    def _kl_scale(self, predicted: Tensor, mu: Tensor, mse: Tensor) -> Tensor | float:
+        """What `--kl_reduction` multiplies the sum of the KL by.
+
+        "elbo": for a decoder N(predicted, s^2 I) of D values a frame the negative ELBO is, divided by
+        D / (2 s^2), MSE + (2 s^2 / D) * KL, and the s^2 that maximizes the ELBO is the MSE itself (Rybkin et
+        al. 2021: the optimal sigma-VAE).
+        """
+        if self.kl_reduction == "mean":
+            return 1 / mu[0, 0].numel()
+        if self.kl_reduction == "elbo":
+            return 2 * mse.detach() / predicted.shape[1] / predicted[0, 0].numel()
+        return 1.0
 
     def _skip(self) -> None:
         self.skipped += 1

@@ -64,10 +64,18 @@ class VAE_Model(nn.Module):
         ) = ARCHITECTURES[getattr(args, "arch", "lab")](args)
         self.N_dim = args.N_dim
 
-    def _paint(self, frame: Feature, pose: Feature, z: Tensor, first: Feature) -> Tensor:
-        """One step of generation, from features: of the last frame, the pose and the first frame."""
-        memory = (first,) if self.Decoder_Fusion.sees_first_frame else ()
+    def _paint(self, frame: Feature, pose: Feature, z: Tensor, memory: tuple[Feature, ...]) -> Tensor:
+        """One step of generation, from features: of the last frame, of the pose, and `memory`."""
         return self.Generator(self.Decoder_Fusion(frame, pose, z, *memory))
+
+    def _memory(self, first_frame: Feature, first_pose: Tensor) -> tuple[Feature, ...]:
+        """What the decoder fusion sees in every step: features of the first frame and of its pose.
+
+        Nothing, where the networks do not ask for it.
+        """
+        if not self.Decoder_Fusion.sees_first_frame:
+            return ()
+        return first_frame, self.label_transformation(first_pose)
 
     def forward(self, frames: Tensor, poses: Tensor, teacher_forcing: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Roll out training clips, z drawn from the posterior.
@@ -91,22 +99,49 @@ class VAE_Model(nn.Module):
         predictable = each(lambda tensor: tensor[batch:], true_features)
         z, mu, logvar = self.Gaussian_Predictor(predictable, pose_features)
         first = each(lambda tensor: tensor[:batch], true_features)
+        memory = self._memory(first, poses[:, 0])
         if teacher_forcing:
             last = each(lambda tensor: tensor[:-batch], true_features)
-            always = each(lambda tensor: tensor.repeat(length - 1, 1, 1, 1), first)
+            always = tuple(each(lambda tensor: tensor.repeat(length - 1, 1, 1, 1), one) for one in memory)
             predicted = self._paint(last, pose_features, z, always)
         else:
-            predicted = self._free_run(first, steps(pose_features, batch), z.split(batch))
+            predicted = self._free_run(first, steps(pose_features, batch), z.split(batch), memory)
         return tuple(unfold_time(folded, batch) for folded in (predicted, mu, logvar))
 
-    def _free_run(self, first: Feature, poses: Sequence[Feature], latents: Sequence[Tensor]) -> Tensor:
+    def _free_run(
+        self, first: Feature, poses: Sequence[Feature], latents: Sequence[Tensor], memory
+    ) -> Tensor:
         """Frames 1 .. T-1, each from the one before, time folded into the batch."""
         predicted, feature = [], first
         for pose, z in zip(poses, latents, strict=True):
             if predicted:
                 feature = self.frame_transformation(predicted[-1])
-            predicted.append(self._paint(feature, pose, z, first))
+            predicted.append(self._paint(feature, pose, z, memory))
         return torch.cat(predicted)
+
+    @torch.no_grad()
+    def predict(self, frames: Tensor, poses: Tensor) -> Tensor:
+        """Predict each frame from the true one before it (teacher-forced), in eval mode, with z = 0.
+
+        Args:
+            frames, poses: `(B, T, 3, H, W)` in [0, 1], on the model's device.
+
+        Returns:
+            `(B, T-1, 3, H, W)`, the frames 1 .. T-1.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            size = self.Gaussian_Predictor.latent_size(*frames.shape[-2:])
+            z = frames.new_zeros(len(frames), self.N_dim, *size)
+            memory = self._memory(self.frame_transformation(frames[:, 0]), poses[:, 0])
+            predicted = [
+                self._paint(self.frame_transformation(last), self.label_transformation(pose), z, memory)
+                for last, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True)
+            ]
+            return torch.stack(predicted, dim=1)
+        finally:
+            self.train(was_training)
 
     @torch.no_grad()
     def generate(
@@ -142,7 +177,8 @@ class VAE_Model(nn.Module):
         video[:, 0] = first_frame
         size = self.Gaussian_Predictor.latent_size(*first_frame.shape[-2:])
         z_now = first_frame.new_zeros(batch, self.N_dim, *size)
-        first = feature = self.frame_transformation(first_frame)
+        frame, feature = first_frame, self.frame_transformation(first_frame)
+        memory = self._memory(feature, poses[:, 0].to(device))
         chunk = max(1, POSES_AT_ONCE // batch)
         for start in range(1, length, chunk):
             some_poses = fold_time(poses[:, start : start + chunk]).to(device)
@@ -152,7 +188,8 @@ class VAE_Model(nn.Module):
                     z_now = z[:, t].to(device)
                 elif sample:
                     z_now.normal_(generator=generator)
-                frame = self._paint(feature, pose, z_now, first)
+                if t > 1:
+                    feature = self.frame_transformation(frame)
+                frame = self._paint(feature, pose, z_now, memory)
                 video[:, t] = frame
-                feature = self.frame_transformation(frame)
         return video

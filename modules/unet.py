@@ -1,114 +1,119 @@
-"""The five networks over three scales: the same names and roles as the lab's, a tenth of the arithmetic.
+"""The five networks over two scales: the same names and roles as the lab's, a tenth of the arithmetic.
 
 A picture is folded to half its size at once (2x2 pixels to channels) and unfolded at the end (Shi et al.
-2016), so that no layer works at the full size; between lie two halvings with skip connections from the
-encoders to the decoder (Ronneberger et al. 2015). A feature of a picture is a tuple, finest scale first:
-`(N, w0, H/2, W/2), (N, w1, H/4, W/4), (N, w2, H/8, W/8)`. z lies at the coarsest scale.
+2016), so that few layers work at the full size. The decoder fusion is a U (Ronneberger et al. 2015): all
+that is known of a frame meets at its entrance, before any layer has thrown detail away.
+
+Shapes: pictures `(N, 3, H, W)`; features at half the size, `(N, c, H/2, W/2)`; z at a quarter. Sides that
+are odd on the way are rounded up.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from .modules import posterior_sample
 
-GROUPS = 8
 
-
-def widths(chans: int) -> tuple[int, int, int]:
-    """Channels of the three scales, finest first, for a network of size `chans`."""
-    return chans // 2, chans, chans
-
-
-class ConvBlock(nn.Sequential):
+def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution, GroupNorm (Wu and He 2018), SiLU: `(N, i, h, w)` -> `(N, o, h / stride, ..)`."""
-
-    def __init__(self, in_chans: int, out_chans: int, stride: int = 1):
-        super().__init__(
-            nn.Conv2d(in_chans, out_chans, 3, stride, padding=1),
-            nn.GroupNorm(GROUPS, out_chans),
-            nn.SiLU(),
-        )
+    return nn.Sequential(
+        nn.Conv2d(in_chans, out_chans, 3, stride, padding=1),
+        nn.GroupNorm(math.gcd(8, out_chans), out_chans),
+        nn.SiLU(),
+    )
 
 
-class Encoder(nn.Module):
-    """Picture `(N, in_chans, H, W)` -> its feature, of `widths(out_chans)` channels."""
+def half(side: int) -> int:
+    """A side after one halving."""
+    return (side + 1) // 2
+
+
+def fold(picture: Tensor) -> Tensor:
+    """`(N, c, H, W)` -> `(N, 4c, H/2, W/2)`; an odd side is continued by a row or column."""
+    height, width = picture.shape[-2:]
+    if height % 2 or width % 2:
+        picture = pad(picture, (0, width % 2, 0, height % 2), mode="replicate")
+    return nn.functional.pixel_unshuffle(picture, 2)
+
+
+class RGB_Encoder(nn.Module):
+    """Frame encoder: frame -> its feature of `out_chans` channels, and the frame itself."""
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        fine, middle, coarse = widths(out_chans)
-        self.fold = nn.PixelUnshuffle(2)
-        self.levels = nn.ModuleList(
-            nn.Sequential(ConvBlock(i, o, stride), ConvBlock(o, o))
-            for i, o, stride in ((4 * in_chans, fine, 1), (fine, middle, 2), (middle, coarse, 2))
-        )
+        self.block = conv_block(4 * in_chans, out_chans)
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        x, feature = self.fold(picture), []
-        for level in self.levels:
-            x = level(x)
-            feature.append(x)
-        return tuple(feature)
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        # About zero mean and unit variance, as networks like it.
+        return self.block(fold(4 * (frame - 0.5))), frame
 
 
-class RGB_Encoder(Encoder):
-    """Frame encoder. The feature ends with the folded picture itself, `(N, 12, H/2, W/2)`."""
+class Label_Encoder(nn.Module):
+    """Pose encoder: pose picture, a drawing on white -> its feature of `out_chans` channels.
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        return *super().forward(picture), self.fold(picture)
-
-
-class Label_Encoder(Encoder):
-    """Pose encoder."""
-
-
-class Gaussian_Predictor(nn.Module):
-    """Posterior q(z | x, c) at the coarsest scale: `z, mu, logvar`, each `(N, out_chans, H/8, W/8)`.
-
-    Args:
-        in_chans: channels of the frame's and of the pose's coarsest features, together.
+    A thin line on a small picture is a faint shade: of its ink, 1 - colour, the square root is taken, which
+    lifts what is faint. Without it, the same network was 3 dB behind after 100 seconds of training.
     """
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        self.block = ConvBlock(in_chans, 64)
-        self.head = nn.Conv2d(64, 2 * out_chans, 1)
+        self.block = conv_block(4 * in_chans, out_chans)
 
-    def forward(self, frame_feature, pose_feature) -> tuple[Tensor, Tensor, Tensor]:
-        seen = torch.cat([frame_feature[2], pose_feature[2]], dim=1)
-        return posterior_sample(self.head(self.block(seen)))
+    def forward(self, pose: Tensor) -> Tensor:
+        return self.block(fold(2 * (1 - pose).clamp(min=0).sqrt()))
+
+
+class Gaussian_Predictor(nn.Module):
+    """Posterior q(z | x, p) at a quarter of the size: `z, mu, logvar`, each `(N, out_chans, H/4, W/4)`.
+
+    Args:
+        in_chans: channels of the frame's and of the pose's feature, together.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int):
+        super().__init__()
+        self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), nn.Conv2d(64, 2 * out_chans, 1))
+
+    def forward(self, frame_feature, pose_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return posterior_sample(self.layers(torch.cat([frame_feature[0], pose_feature], dim=1)))
 
     @staticmethod
     def latent_size(height: int, width: int) -> tuple[int, int]:
         """Height and width of z for pictures of a size."""
-        return height // 8, width // 8
+        return half(half(height)), half(half(width))
 
 
 class Decoder_Fusion(nn.Module):
-    """Fuses, from coarse to fine, z with the features of the last frame, the pose and the first frame.
+    """Fuses the features of the last frame and the pose, z, and those of the first frame and its pose.
 
-    Appearance comes from the last frame and, where that has lost it, from the first, which is given and
-    never wrong. Returns `(N, w0, H/2, W/2)` and the first picture, folded, for the generator's blend.
+    The first frame is given and never wrong: appearance comes from it where the last frame has lost it. Its
+    pose tells where in it the person stood, and so where it does not show the room.
+
+    Returns `(N, out_chans, H/2, W/2)` and the first frame, for the generator's blend.
     """
 
     sees_first_frame = True
 
     def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int):
         super().__init__()
-        below = (*widths(out_chans)[1:], z_chans)
-        sizes = zip(below, widths(frame_chans), widths(pose_chans), widths(out_chans), strict=True)
-        self.levels = nn.ModuleList(
-            nn.Sequential(ConvBlock(x + 2 * frame + pose, o), ConvBlock(o, o)) for x, frame, pose, o in sizes
-        )
+        fine, coarse = out_chans, out_chans * 3 // 2
+        self.enter = nn.Sequential(conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine))
+        self.down = conv_block(fine, coarse, stride=2)
+        # z begins without a say: noise that says nothing would only slow down what is to be learned first.
+        self.inject = nn.Conv2d(z_chans, coarse, 1)
+        nn.init.zeros_(self.inject.weight)
+        self.deep = nn.Sequential(conv_block(coarse, coarse), conv_block(coarse, coarse))
+        self.leave = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
 
-    def forward(self, frame_feature, pose_feature, z: Tensor, first_feature) -> tuple[Tensor, Tensor]:
-        x = z
-        for scale in (2, 1, 0):
-            if scale < 2:
-                x = interpolate(x, scale_factor=2.0)
-            seen = [x, frame_feature[scale], pose_feature[scale], first_feature[scale]]
-            x = self.levels[scale](torch.cat(seen, dim=1))
-        return x, first_feature[3]
+    def forward(self, frame_feature, pose_feature, z, first_frame, first_pose) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([frame_feature[0], first_frame[0], first_pose, pose_feature], dim=1)
+        skip = self.enter(seen)
+        x = self.deep(self.down(skip) + self.inject(z))
+        x = interpolate(x, skip.shape[-2:])
+        return self.leave(torch.cat([x, skip], dim=1)), first_frame[1]
 
 
 class Generator(nn.Module):
@@ -120,17 +125,17 @@ class Generator(nn.Module):
 
     def __init__(self, input_nc: int, output_nc: int, bounded: bool):
         super().__init__()
-        self.paint = nn.Conv2d(input_nc, 4 * output_nc, 3, padding=1)
-        self.mask = nn.Conv2d(input_nc, 4, 3, padding=1)
-        self.unfold = nn.PixelShuffle(2)
+        self.paint = nn.Conv2d(input_nc, 4 * (output_nc + 1), 3, padding=1)
         self.bounded = bounded
 
     def forward(self, fused: tuple[Tensor, Tensor]) -> Tensor:
         x, first = fused
-        painted, mask = self.unfold(self.paint(x)), self.unfold(self.mask(x).sigmoid())
+        height, width = first.shape[-2:]
+        sheet = nn.functional.pixel_shuffle(self.paint(x), 2)[..., :height, :width]
+        painted, mask = sheet[:, :-1], sheet[:, -1:].sigmoid()
         if self.bounded:
             painted = painted.sigmoid()
-        return mask * painted + (1 - mask) * self.unfold(first)
+        return mask * painted + (1 - mask) * first
 
 
 def build(args) -> tuple[nn.Module, ...]:
@@ -140,5 +145,5 @@ def build(args) -> tuple[nn.Module, ...]:
         Label_Encoder(3, args.L_dim),
         Gaussian_Predictor(args.F_dim + args.L_dim, args.N_dim),
         Decoder_Fusion(args.F_dim, args.L_dim, args.N_dim, args.D_out_dim),
-        Generator(args.D_out_dim // 2, 3, bounded=getattr(args, "output", "sigmoid") == "sigmoid"),
+        Generator(args.D_out_dim, 3, bounded=getattr(args, "output", "sigmoid") == "sigmoid"),
     )

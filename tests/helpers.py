@@ -16,14 +16,15 @@ SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
 
 # A model and clips small enough that an epoch takes a moment.
-SMALL_MODEL = [f"--{name}={value}" for name, value in SIZES.items()]
-SMALL_MODEL += [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
+SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
+SMALL_MODEL = ["--arch=lab", *(f"--{name}={value}" for name, value in SIZES.items()), *SMALL_PICTURES]
+SMALL_UNET = ["--F_dim=8", "--L_dim=8", "--D_out_dim=8", *SMALL_PICTURES]
 SMALL_RUN = [*SMALL_MODEL, "--train_vi_len=4", "--num_epoch=1", "--device=cpu"]
 
 
 def small_model(**changes):
-    """Flags of a small VAE_Model."""
-    return SimpleNamespace(**(SIZES | changes))
+    """Flags of a small VAE_Model, the lab's but for `changes`."""
+    return SimpleNamespace(**({"arch": "lab"} | SIZES | changes))
 
 
 def random_clips(batch=2, length=5, height=HEIGHT, width=WIDTH, seed=0):

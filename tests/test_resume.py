@@ -29,7 +29,7 @@ EPOCHS = 5
 # Both schedules and teacher forcing change within the run, and so do the clips and the learning rate.
 FLAGS = [
     *SMALL_RUN, f"--num_epoch={EPOCHS}", "--kl_anneal_cycle=3", "--tfr=0.9", "--tfr_sde=1", "--lr_warmup=3",
-    "--per_save=1", "--augment",
+    "--per_save=1", "--augment=turn,mirror",
 ]  # fmt: skip
 
 
@@ -52,26 +52,26 @@ def assert_same(one, other, where=""):
         assert same, where
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
+@pytest.fixture(scope="module", params=["--precision=fp32", "--precision=bf16", "--arch=unet"])
 def whole_run(request, dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    Trainer.main(command(dataset, folder, *FLAGS, f"--precision={request.param}"))
+    Trainer.main(command(dataset, folder, *FLAGS, request.param))
     return folder, request.param
 
 
 @pytest.mark.parametrize("last", range(EPOCHS - 1))
 def test_resumed_run_ends_with_the_very_state(whole_run, dataset, tmp_path, monkeypatch, last):
-    whole, precision = whole_run
+    whole, flag = whole_run
     finish_epoch = Trainer.Run.finish_epoch
 
-    def stop_after(run, record):
-        finish_epoch(run, record)
+    def stop_after(run, record, final):
+        finish_epoch(run, record, final)
         if record["epoch"] == last:
             raise Stopped(signal.SIGTERM)
 
     monkeypatch.setattr(Trainer.Run, "finish_epoch", stop_after)
     with pytest.raises(Stopped):
-        Trainer.main(command(dataset, tmp_path, *FLAGS, f"--precision={precision}"))
+        Trainer.main(command(dataset, tmp_path, *FLAGS, flag))
     monkeypatch.undo()
     assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last
     Trainer.main(command(dataset, tmp_path, "--resume", "--device=cpu"))

@@ -13,7 +13,7 @@ from PIL import Image
 import Tester
 import utils
 from dataloader import test_videos as read_test_videos
-from dataloader import to_float
+from dataloader import to_float, true_frames
 from engine import checkpoint
 from modules import VAE_Model
 from tests.helpers import (
@@ -143,6 +143,46 @@ def test_samples_score_the_mean_one_draw_and_the_best_and_mean_of_n(dataset, ckp
     assert drawn == pytest.approx([sequence["samples"]["one z"] for sequence in results["sequences"]])
     other = render(dataset, tmp_path, ckpt, "--z=sample", "--seed=7", "--no-make_gif")
     assert drawn != pytest.approx([sequence["psnr"] for sequence in other["sequences"]], abs=1e-9)
+
+
+def test_samples_say_how_much_of_z_is_used_and_are_shown(dataset, ckpt, tmp_path):
+    content = checkpoint.read(ckpt)
+    last = content["state_dict"]["Gaussian_Predictor.6.weight"]
+    units = 4 * HEIGHT * WIDTH
+    for name, factor in (("dead", 0.0), ("alive", 100.0)):
+        content["state_dict"]["Gaussian_Predictor.6.weight"] = last * factor
+        content["state_dict"]["Gaussian_Predictor.6.bias"].zero_()
+        checkpoint.write(tmp_path / f"{name}.ckpt", content)
+        results = render(dataset, tmp_path / name, tmp_path / f"{name}.ckpt", "--samples=2")
+        used = results["sequences"][0]["samples"]
+        assert used["units"] == units
+        if name == "dead":
+            assert used["active units"] == 0 and used["KL of a frame"] == 0
+        else:
+            assert used["active units"] > units / 4 and used["KL of a frame"] > 1
+    with Image.open(tmp_path / "alive" / "samples_seq1.gif") as gif:
+        assert gif.n_frames == 6
+    assert (tmp_path / "alive" / "samples_sheet_seq2.png").exists()
+
+
+def test_drift_compares_the_rollout_with_frames_made_from_true_ones(dataset, ckpt, tmp_path, capsys):
+    results = render(dataset, tmp_path, ckpt, "--drift", "--no-make_gif")
+    content = checkpoint.read(ckpt)
+    model = VAE_Model(SimpleNamespace(**content["args"]))
+    model.load_state_dict(content["state_dict"])
+    DATA_FLAGS.DR = dataset
+    video = read_test_videos(DATA_FLAGS)[0]
+    truth = torch.from_numpy(true_frames(DATA_FLAGS, video)[0]).movedim(-1, -3)
+    model.eval()
+    with torch.no_grad():
+        one_by_one = [
+            plain_loop(model, truth[t : t + 1], to_float(video.poses[t : t + 2]))[1] for t in range(5)
+        ]
+    expected = utils.psnr_by_frame(torch.stack(one_by_one), truth[1:])
+    sequence = results["sequences"][0]
+    assert sequence["psnr_forced_by_frame"] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert sequence["drift"] == pytest.approx(expected.mean().item() - sequence["psnr"], abs=1e-3)
+    assert f"drift at the end: {sequence['drift']:.3f}" in capsys.readouterr().out
 
 
 def test_without_truth_it_renders_and_says_so(ckpt, tmp_path, capsys):

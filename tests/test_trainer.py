@@ -11,11 +11,13 @@ from PIL import Image
 import Trainer
 import utils
 from engine import checkpoint
+from engine.augment import KINDS
 from modules import VAE_Model
 from tests.helpers import (
     LAB_FORMAT_KEYS,
     SMALL_MODEL,
     SMALL_RUN,
+    SMALL_UNET,
     assert_succeeds,
     assert_user_error,
     run_script,
@@ -110,10 +112,10 @@ CHANGES = [
     ["--kl_reduction=mean"],
     ["--precision=bf16"],
     ["--recipe=lab"],
-    ["--recipe=unet", "--arch=lab", *SMALL_MODEL],
-    ["--arch=unet", "--F_dim=16", "--L_dim=16", "--D_out_dim=16"],
+    ["--kl_reduction=elbo"],
+    ["--arch=unet"],
     ["--first_frame=any"],
-    ["--augment"],
+    *([f"--augment={kind}"] for kind in KINDS),
 ]
 
 
@@ -142,6 +144,54 @@ def test_number_of_workers_changes_nothing_but_speed(base_weights):
     assert torch.equal(base_weights[()], base_weights[("--num_workers=1",)])
 
 
+def test_default_networks_train_and_are_tested_by_the_two_commands(dataset, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    data = ["--DR", dataset, "--save_root"]
+    assert_succeeds(run_script("Trainer.py", *data, run, *SMALL_UNET, "--num_epoch=2", "--device=cpu"))
+    assert checkpoint.read(run / "best.ckpt")["args"]["arch"] == "unet"
+    output = assert_succeeds(run_script("Tester.py", *data, out, "--ckpt", run / "best.ckpt", "--device=cpu"))
+    assert "PSNR for testing sequence2: " in output
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes most of the time of so small a run."""
+    for name in ("save_gif", *(name for name in dir(utils) if name.startswith("plot_"))):
+        monkeypatch.setattr(utils, name, lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_training_ends_after_its_minutes_with_the_schedules_at_their_ends(dataset, tmp_path, capsys):
+    flags = ["--max_minutes=0.04", "--lr_warmup=0", "--tfr=1", "--tfr_sde=0", "--per_save=1000"]
+    train_flags = [flag for flag in SMALL_RUN if "num_epoch" not in flag]
+    command = ["--DR", str(dataset), "--save_root", str(tmp_path)]
+    Trainer.main([*command, *train_flags, *flags])
+    history = rows(tmp_path)
+    seconds = [float(row["seconds"]) for row in history]
+    assert sum(seconds[:-1]) < 2.4 <= sum(seconds)
+    assert len(history) > 1
+    tfr = [float(row["tfr"]) for row in history]
+    assert tfr[0] > 0.9 and tfr[-1] < 0.5 and tfr == sorted(tfr, reverse=True)
+    rates = [float(row["lr"]) for row in history]
+    assert rates[-1] < 0.5 * rates[0] and rates == sorted(rates, reverse=True)
+    assert (tmp_path / f"epoch={len(history) - 1}.ckpt").exists()
+    capsys.readouterr()
+    Trainer.main([*command, "--resume", "--device=cpu"])
+    assert "0.04 minutes of training are done already" in capsys.readouterr().out
+    Trainer.main([*command, "--resume", "--device=cpu", "--max_minutes=0.06"])
+    assert len(rows(tmp_path)) > len(history)
+    assert sum(float(row["seconds"]) for row in rows(tmp_path)) >= 3.6
+    Trainer.main([*command, "--resume", "--device=cpu", f"--num_epoch={len(rows(tmp_path)) + 1}"])
+    assert "best:" in capsys.readouterr().out
+
+
+def test_validation_every_so_many_epochs_and_in_the_last(dataset, tmp_path, capsys):
+    train(dataset, tmp_path, "--num_epoch=6", "--per_val=3", "--per_save=100")
+    assert [row["epoch"] for row in rows(tmp_path) if row["val_psnr"]] == ["0", "3", "5"]
+    assert capsys.readouterr().out.count("AVG PSNR") == 3
+    assert checkpoint.read(tmp_path / "best.ckpt")["last_epoch"] in (0, 3, 5)
+
+
 def test_teacher_forcing_step_shows_in_the_history(dataset, tmp_path):
     train(dataset, tmp_path, "--num_epoch=3", "--tfr=1", "--tfr_sde=1", "--tfr_d_step=0.25", "--per_save=2")
     assert [float(row["tfr"]) for row in rows(tmp_path)] == [1.0, 0.75, 0.5]
@@ -154,6 +204,7 @@ def test_latents_are_sampled_or_zero_in_validation(dataset, tmp_path):
     assert mean["loss"] == sample["loss"] and mean["val_psnr"] != sample["val_psnr"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_run_from_beta_zero_stays_finite(dataset, tmp_path):
     train(dataset, tmp_path, "--num_epoch=8", "--kl_anneal_start=0", "--kl_anneal_cycle=4", "--tfr=1")
     assert all(float(row["loss"]) < 1e6 and row["skipped_steps"] == "0" for row in rows(tmp_path))

@@ -31,7 +31,7 @@ def test_the_lab_s_tester_line_parses_abbreviation_and_all():
 
 
 def test_defaults_of_the_lab_are_kept():
-    args = vars(trainer_flags())
+    args = vars(trainer_flags("--arch", "lab"))
     wanted = {
         "batch_size": 2, "lr": 0.001, "num_workers": 4, "num_epoch": 70, "per_save": 3, "partial": 1.0,
         "train_vi_len": 16, "val_vi_len": 630, "frame_H": 32, "frame_W": 64, "F_dim": 128, "L_dim": 32,
@@ -49,18 +49,18 @@ def test_recipe_of_the_lab_sets_its_protocol_and_flags_still_win():
 
 
 def test_architecture_brings_its_sizes_unless_given():
-    args = trainer_flags("--arch", "unet", "--L_dim", "32")
-    assert (args.F_dim, args.L_dim, args.D_out_dim) == (96, 32, 96)
-    args = trainer_flags("--recipe", "unet", "--batch_size", "3")
+    args = trainer_flags("--arch", "lab", "--L_dim", "64")
+    assert (args.F_dim, args.L_dim, args.D_out_dim, args.output) == (128, 64, 192, "linear")
+    args = trainer_flags("--batch_size", "3")
     assert (args.arch, args.output, args.first_frame, args.batch_size) == ("unet", "sigmoid", "any", 3)
 
 
-@pytest.mark.parametrize(
-    "flags", ["--F_dim 100", "--L_dim 8", "--D_out_dim 24", "--frame_H 36", "--frame_W 60"]
-)
-def test_sizes_that_cannot_be_halved_are_refused(flags):
-    with pytest.raises(UserError, match=flags.split()[0]):
-        trainer_flags("--arch", "unet", *flags.split())
+def test_minutes_and_epochs_are_not_given_together_and_the_one_given_last_counts():
+    with pytest.raises(UserError, match="--max_minutes"):
+        trainer_flags("--num_epoch", "3", "--max_minutes", "3")
+    assert trainer_flags(stored={"max_minutes": 5.0}).max_minutes == 5
+    assert trainer_flags("--num_epoch", "3", stored={"max_minutes": 5.0}).max_minutes is None
+    assert trainer_flags("--max_minutes", "3", stored={"num_epoch": 5}).max_minutes == 3
 
 
 def test_a_checkpoint_s_flags_stand_unless_given_anew():
@@ -85,7 +85,7 @@ WRONG = [
     "--tfr 2", "--tfr -0.1", "--tfr nan", "--batch_size 0", "--batch_size two", "--partial 0",
     "--partial 1.1", "--frame_H -1", "--frame_W 3", "--kl_anneal_cycle 0", "--kl_anneal_type Sometimes",
     "--lr 0", "--lr inf", "--num_epoch 0", "--train_vi_len 1", "--val_vi_len 1", "--per_save 0", "--gpu -1",
-    "--num_workers -1",
+    "--num_workers -1", "--max_minutes 0", "--augment spin",
     "--fast_partial 0", "--F_dim 7", "--optim SGD", "--tfr_d_step 2", "--seed -1", "--no_such_flag",
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.schedules import kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+from engine.schedules import Budget, kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
 
 
 def betas(epochs, **flags):
@@ -77,23 +77,23 @@ def test_teacher_forcing_is_a_probability_and_never_rises(tfr, sde, step, epochs
 
 
 def test_draw_of_an_epoch_follows_ratio_and_seed():
-    args = SimpleNamespace(tfr=0.3, tfr_sde=1000, tfr_d_step=None, num_epoch=1000, seed=0)
-    draws = [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
-    assert draws == [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
+    args = SimpleNamespace(seed=0)
+    draws = [teacher_forcing_draw(args, epoch, 0.3) for epoch in range(1000)]
+    assert draws == [teacher_forcing_draw(args, epoch, 0.3) for epoch in range(1000)]
     assert 0.25 < sum(draws) / 1000 < 0.35
     args.seed = 1
-    assert draws != [teacher_forcing_draw(args, epoch) for epoch in range(1000)]
+    assert draws != [teacher_forcing_draw(args, epoch, 0.3) for epoch in range(1000)]
 
 
 @pytest.mark.parametrize(("ratio", "drawn"), [(0.0, False), (1.0, True)])
 def test_draw_is_certain_at_the_ends(ratio, drawn):
-    args = SimpleNamespace(tfr=ratio, tfr_sde=99, tfr_d_step=None, num_epoch=99, seed=0)
-    assert all(teacher_forcing_draw(args, epoch) is drawn for epoch in range(99))
+    args = SimpleNamespace(seed=0)
+    assert all(teacher_forcing_draw(args, epoch, ratio) is drawn for epoch in range(99))
 
 
-def rate(progress, step=10**6, **flags):
-    args = {"lr": 0.001, "lr_warmup": 0, "lr_schedule": "constant", "num_epoch": 10} | flags
-    return learning_rate(SimpleNamespace(**args), progress, step)
+def rate(epoch, step=10**6, **flags):
+    args = {"lr": 0.001, "lr_warmup": 0, "lr_schedule": "constant"} | flags
+    return learning_rate(SimpleNamespace(**args), epoch, epoch / 10, step)
 
 
 def test_learning_rate_of_the_lab_falls_to_a_hundredth_at_epoch_5():
@@ -110,3 +110,15 @@ def test_cosine_falls_from_lr_to_a_hundredth():
 def test_warm_up_is_linear_in_steps_and_never_zero():
     values = [rate(0, step=step, lr_warmup=4) for step in range(6)]
     assert values == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])
+
+
+def test_budget_in_epochs_counts_epochs_and_in_minutes_training_time():
+    epochs = Budget(SimpleNamespace(num_epoch=4, max_minutes=None), seconds=1e9)
+    assert [epochs.done(epoch) for epoch in (0, 1, 2.5, 4)] == [0, 0.25, 0.625, 1]
+    assert not epochs.spent(3) and epochs.spent(4) and epochs.schedule_epoch(3) == 3
+    minutes = Budget(SimpleNamespace(num_epoch=10, max_minutes=2), seconds=60)
+    assert minutes.done(1000) == 0.5 and minutes.schedule_epoch(1000) == 5
+    minutes.seconds = 119
+    assert not minutes.spent(1000) and minutes.schedule_epoch(1000) == 9
+    minutes.seconds = 130
+    assert minutes.spent(0) and minutes.done(0) == 1

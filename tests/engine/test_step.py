@@ -58,6 +58,28 @@ def test_mean_reduction_divides_by_the_latents_of_a_picture():
     assert kl_mean == pytest.approx(kl_sum / (4 * 8 * 16), rel=1e-4)
 
 
+def test_elbo_reduction_is_the_bound_of_a_decoder_with_the_best_variance():
+    """Its gradient is that of D / 2 * log MSE + KL for a frame, up to a factor."""
+    frames, poses = random_clips(batch=3, length=4)
+    model, step = make_step(kl_reduction="elbo")
+    torch.manual_seed(1)
+    predicted, mu, logvar = model.train()(frames, poses, False)
+    mse = torch.nn.functional.mse_loss(predicted, frames[:, 1:])
+    kl_of_a_frame = kl_criterion(mu, logvar, 3 * 3)
+    values = frames[0, 0].numel()
+    (values / 2 * mse.log() + kl_of_a_frame).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    step.optimizer.step = lambda: None
+    torch.manual_seed(1)
+    step(frames, poses, 1.0, False)
+    scale = 3 * 2 * mse.item() / values  # three frames, divided by D / (2 s^2)
+    norm = torch.stack([gradient.norm() for gradient in expected]).norm() * scale
+    clipped = min(1.0, 1.0 / norm.item())
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient * scale * clipped, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("optim", ["Adam", "AdamW"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_falls(optim, precision):
