@@ -52,16 +52,16 @@ def assert_same(one, other, where=""):
         assert same, where
 
 
-@pytest.fixture(scope="module", params=["--precision=fp32", "--precision=bf16", "--arch=unet"])
+@pytest.fixture(scope="module", params=["--arch=lab --precision=fp32", "--arch=unet --precision=bf16"])
 def whole_run(request, dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    Trainer.main(command(dataset, folder, *FLAGS, request.param))
-    return folder, request.param
+    folder, flags = tmp_path_factory.mktemp("whole"), request.param.split()
+    Trainer.main(command(dataset, folder, *FLAGS, *flags))
+    return folder, flags
 
 
 @pytest.mark.parametrize("last", range(EPOCHS - 1))
 def test_resumed_run_ends_with_the_very_state(whole_run, dataset, tmp_path, monkeypatch, last):
-    whole, flag = whole_run
+    whole, flags = whole_run
     finish_epoch = Trainer.Run.finish_epoch
 
     def stop_after(run, record, final):
@@ -71,7 +71,7 @@ def test_resumed_run_ends_with_the_very_state(whole_run, dataset, tmp_path, monk
 
     monkeypatch.setattr(Trainer.Run, "finish_epoch", stop_after)
     with pytest.raises(Stopped):
-        Trainer.main(command(dataset, tmp_path, *FLAGS, flag))
+        Trainer.main(command(dataset, tmp_path, *FLAGS, *flags))
     monkeypatch.undo()
     assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last
     Trainer.main(command(dataset, tmp_path, "--resume", "--device=cpu"))

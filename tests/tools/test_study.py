@@ -39,10 +39,30 @@ def arguments(dataset, file, folder, *more):
     return [str(file), "--DR", str(dataset), "--save_root", str(folder), "--num_epoch=2", *FLAGS, *more]
 
 
-def test_study_trains_every_run_with_every_seed_and_writes_the_page(dataset, file, tmp_path):
+def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, tmp_path):
     folder = tmp_path / "study"
-    output = assert_succeeds(run_script("tools/study.py", *arguments(dataset, file, folder, "--seeds=2")))
+    command = arguments(dataset, file, folder, "--seeds=2")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/study.py"), *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=one_thread(),
+    )  # fmt: skip
+    while not (folder / "study.md").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    finished = folder / "runs/slow/seed=0/test/results.json"
+    done = finished.stat().st_mtime_ns
+    output = assert_succeeds(run_script("tools/study.py", *command))
     assert "[4/4] fast one, seed 1" in output
+    assert finished.stat().st_mtime_ns == done
+    check_page(folder)
+    first = json.loads((folder / "runs/slow/seed=0/args.json").read_text())
+    assert (first["lr"], first["seed"], first["num_epoch"]) == (0.0001, 0, 2)
+
+
+def check_page(folder):
+    """Scores of both seeds, pictures that are there, and nothing from elsewhere."""
     scores = [
         json.loads((folder / f"runs/fast_one/seed={seed}/test/results.json").read_text())["average"]["psnr"]
         for seed in (0, 1)
@@ -56,26 +76,6 @@ def test_study_trains_every_run_with_every_seed_and_writes_the_page(dataset, fil
     html = (folder / "study.html").read_text()
     assert html.count("data:image/png;base64,") == 4 and html.count("data:image/gif;base64,") == 1
     assert 'src="http' not in html
-    first = json.loads((folder / "runs/slow/seed=0/args.json").read_text())
-    assert (first["lr"], first["seed"], first["num_epoch"]) == (0.0001, 0, 2)
-
-
-def test_stopped_study_goes_on_where_it_was(dataset, file, tmp_path):
-    folder = tmp_path / "study"
-    command = arguments(dataset, file, folder)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/study.py"), *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=one_thread(),
-    )  # fmt: skip
-    while not (folder / "runs/fast_one/seed=0/study.json").exists() or not (folder / "study.md").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    done = (folder / "runs/slow/seed=0/test/results.json").stat().st_mtime_ns
-    assert_succeeds(run_script("tools/study.py", *command))
-    assert (folder / "runs/slow/seed=0/test/results.json").stat().st_mtime_ns == done
-    assert (folder / "study.md").read_text().count("| `") == 2
 
 
 def test_run_that_was_begun_with_other_flags_is_not_mixed_in(dataset, file, tmp_path):
