@@ -42,7 +42,7 @@ def parse(argv=None):
     path = options.resolve(parser, argv).ckpt_path
     content = checkpoint.read(path)
     checkpoint.check_model_flags(path, content, given)
-    return options.resolve(parser, argv, content.get("args", options.LAB_MODEL)), content
+    return options.resolve(parser, argv, checkpoint.stored_flags(content)), content
 
 
 def render(model: VAE_Model, videos: list[Video], sample: bool, seed: int) -> list[Tensor]:
@@ -185,8 +185,8 @@ def write_videos(
     if samples:
         columns = {"pose": video.poses, "truth": true}
         columns |= {f"sample {i}": utils.to_uint8(sample) for i, sample in enumerate(samples, 1)}
-        shown[f"samples_seq{number}"] = utils.film(columns)
-        utils.save_sheet(args.save_root / f"samples_sheet_seq{number}.png", utils.film(columns))
+        shown[f"samples_seq{number}"] = sampled = utils.film(columns)
+        utils.save_sheet(args.save_root / f"samples_sheet_seq{number}.png", sampled)
     for name, pictures in shown.items():
         if args.make_gif:
             utils.save_gif(args.save_root / f"{name}.gif", pictures)

@@ -27,7 +27,7 @@ from engine import checkpoint, options
 from engine.augment import augment
 from engine.console import Stopped, UserError, complain
 from engine.device import keep_pages, select_devices
-from engine.history import History, best_row
+from engine.history import History, best_row, validated
 from engine.schedules import (
     Budget,
     kl_annealing,
@@ -62,7 +62,7 @@ def parse(argv=None):
     content = checkpoint.read(args.ckpt_path)
     checkpoint.check_model_flags(args.ckpt_path, content, given)
     path = args.ckpt_path
-    args = options.resolve(parser, argv, content.get("args", options.LAB_MODEL))
+    args = options.resolve(parser, argv, checkpoint.stored_flags(content))
     args.ckpt_path = path
     return args, content
 
@@ -228,7 +228,7 @@ class Run:
             return
         utils.plot_losses(rows, folder / "losses.png")
         utils.plot_schedules(rows, folder / "schedules.png")
-        utils.plot_psnr_by_epoch(rows, folder / "val_psnr_by_epoch.png")
+        utils.plot_psnr_by_epoch(validated(rows), folder / "val_psnr_by_epoch.png")
         utils.plot_psnr_by_frame(self.history.psnr_by_frame, folder / "val_psnr_by_frame.png")
 
     def checkpoint_content(self, record: dict) -> dict:

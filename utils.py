@@ -199,7 +199,6 @@ def plot_schedules(rows: list[dict], path: Path) -> None:
 def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
     """Validation PSNR by epoch, the best one marked."""
     figure = Figure(figsize=(7, 4), layout="constrained")
-    rows = [row for row in rows if row["val_psnr"] is not None]
     best = max(rows, key=lambda row: row["val_psnr"])
     title = f"validation, whole video: best {best['val_psnr']:.2f} dB in epoch {best['epoch']}"
     axes = _axes(figure, title, "PSNR (dB)")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .console import UserError
-from .options import LAB_MODEL, MODEL_FLAGS
+from .options import MODEL_FLAGS
 
 FORMAT_VERSION = 1
 
@@ -92,9 +92,14 @@ def is_ours(content: dict) -> bool:
     return "format_version" in content
 
 
+def stored_flags(content: dict) -> dict:
+    """The flags that a checkpoint was trained with; the lab's hold none, and are of its networks."""
+    return content.get("args", {"arch": "lab"})
+
+
 def check_model_flags(path: Path, content: dict, given: dict) -> None:
     """Refuse flags on the command line that contradict the model that a checkpoint holds."""
-    stored = content.get("args", LAB_MODEL)
+    stored = stored_flags(content)
     for name in MODEL_FLAGS:
         if name in given and name in stored and given[name] != stored[name]:
             raise UserError(f"{path}: has --{name} {stored[name]}, not {given[name]}; leave the flag out")

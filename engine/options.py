@@ -224,8 +224,6 @@ NOT_INHERITED = {
     "store_visualization",
 }
 MODEL_FLAGS = ("arch", "F_dim", "L_dim", "N_dim", "D_out_dim", "output")
-# The model of a checkpoint in the lab's format, which holds no flags.
-LAB_MODEL = {"arch": "lab"}
 
 
 def trainer_parser() -> Parser:

@@ -102,10 +102,11 @@ def plan(args, common: list[str]) -> list[Job]:
         budget = ["--num_epoch", str(args.num_epoch)]
     elif args.max_minutes:
         budget = ["--max_minutes", f"{args.max_minutes:g}"]
+    runs = read_study(args.study)
     return [
         Job(name, (*common, *flags, *budget), seed, args.save_root / "runs" / slug(name) / f"seed={seed}")
         for seed in range(args.seeds)
-        for name, flags in read_study(args.study).items()
+        for name, flags in runs.items()
     ]
 
 

@@ -167,8 +167,8 @@ def plot_curves(runs: list[Finished], folder: Path) -> dict[str, Path]:
             if name == "losses":
                 axes.set_yscale("log")
             _overlay(axes, runs, curve)
-        written[name.replace("_", " ")] = folder / f"{name}.png"
-        figure.savefig(written[name.replace("_", " ")], dpi=80)
+        path = written[name.replace("_", " ")] = folder / f"{name}.png"
+        figure.savefig(path, dpi=80)
     return written
 
 
