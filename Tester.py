@@ -25,7 +25,7 @@ from tqdm import tqdm
 import utils
 from dataloader import Video, test_videos, to_float, true_frames
 from engine import checkpoint, options
-from engine.device import keep_pages, select_devices
+from engine.device import autocast, keep_pages, select_device
 from engine.step import kl_criterion
 from frame_cache import DataError
 from modules import VAE_Model
@@ -42,10 +42,13 @@ def parse(argv=None):
     path = options.resolve(parser, argv).ckpt_path
     content = checkpoint.read(path)
     checkpoint.check_model_flags(path, content, given)
-    return options.resolve(parser, argv, checkpoint.stored_flags(content)), content
+    stored = checkpoint.stored_flags(content)
+    if not checkpoint.is_ours(content):  # the lab renders in fp32, and its pictures are to be the same here
+        stored = stored | {"precision": "fp32"}
+    return options.resolve(parser, argv, stored), content
 
 
-def render(model: VAE_Model, videos: list[Video], sample: bool, seed: int) -> list[Tensor]:
+def render(model: VAE_Model, videos: list[Video], precision: str, sample: bool, seed: int) -> list[Tensor]:
     """Generate all sequences together; each `(T, 3, H, W)`, the given first frame included."""
     device = next(model.parameters()).device
     longest = max(len(video.poses) for video in videos)
@@ -55,7 +58,8 @@ def render(model: VAE_Model, videos: list[Video], sample: bool, seed: int) -> li
     )
     first = torch.stack([to_float(video.frames[0], device) for video in videos])
     generator = torch.Generator(device).manual_seed(seed)
-    rendered = model.generate(first, poses, sample, generator)
+    with autocast(precision, device):
+        rendered = model.generate(first, poses, sample, generator)
     return [one[: len(video.poses)] for one, video in zip(rendered, videos, strict=True)]
 
 
@@ -78,11 +82,14 @@ def score(rendered: list[Tensor], truths: list[Tensor | None]) -> list[dict | No
     return scores
 
 
-def score_drift(model: VAE_Model, video: Video, truth: Tensor, psnr_by_frame: list[float]) -> dict:
+def score_drift(
+    model: VAE_Model, video: Video, truth: Tensor, precision: str, psnr_by_frame: list[float]
+) -> dict:
     """What a rollout loses to frames that were each made from the true last one, in its last frames."""
     device = next(model.parameters()).device
     poses = to_float(video.poses, device)
-    forced = model.predict(truth[None, : len(poses)].to(device), poses[None])[0].cpu()
+    with autocast(precision, device):
+        forced = model.predict(truth[None, : len(poses)].to(device), poses[None])[0].cpu()
     by_frame = utils.psnr_by_frame(forced, truth[1:]).tolist()
     last = slice(-DRIFT_FRAMES, None)
     return {
@@ -124,7 +131,7 @@ def score_samples(model, videos, truths, args) -> list[tuple[dict, list[Tensor]]
     known, true = zip(*scored, strict=True)
 
     def draw(sample: bool, seed: int) -> tuple[list[float], list[Tensor]]:
-        rendered = render(model, list(known), sample, seed)
+        rendered = render(model, list(known), args.precision, sample, seed)
         psnr = [utils.psnr_by_frame(v[1:], t[1:]).mean().item() for v, t in zip(rendered, true, strict=True)]
         return psnr, rendered
 
@@ -210,7 +217,7 @@ def main(argv=None) -> None:
     args.save_root.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.save_root).close()
     keep_pages()
-    device = select_devices(args)[0]
+    device = select_device(args)
     model = VAE_Model(args)
     checkpoint.load_weights(model, args.ckpt_path, content)
     model.to(device, memory_format=torch.channels_last)
@@ -218,12 +225,12 @@ def main(argv=None) -> None:
     videos = test_videos(args)
     found = [true_frames(args, video) for video in videos]
     truths = [None if one is None else torch.from_numpy(one[0]).movedim(-1, -3) for one in found]
-    rendered = render(model, videos, args.z == "sample", args.seed)
+    rendered = render(model, videos, args.precision, args.z == "sample", args.seed)
     scores = score(rendered, truths)
     if args.drift:
         for video, truth, one in zip(videos, truths, scores, strict=True):
             if one is not None:
-                one |= score_drift(model, video, truth, one["psnr_by_frame"])
+                one |= score_drift(model, video, truth, args.precision, one["psnr_by_frame"])
     samples = [None] * len(videos)
     if args.samples and any(scores):
         samples = score_samples(model, videos, truths, args)

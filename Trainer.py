@@ -15,18 +15,17 @@ import json
 import shlex
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 import utils
-from dataloader import TrainingClips, to_float, validation_video
-from engine import checkpoint, options
-from engine.augment import augment
+from dataloader import DeviceClips, TrainingClips, to_float, validation_video
+from engine import checkpoint, distributed, options
 from engine.console import Stopped, UserError, complain
-from engine.device import keep_pages, select_devices
+from engine.device import autocast, gpu_count, keep_pages, select_device
 from engine.history import History, best_row, validated
 from engine.schedules import (
     Budget,
@@ -35,10 +34,13 @@ from engine.schedules import (
     teacher_forcing_draw,
     teacher_forcing_ratio,
 )
-from engine.step import TrainingStep, kl_criterion, make_optimizer
+from engine.step import TrainingStep, kl_criterion, load_optimizer, make_optimizer
 from frame_cache import DataError
 from modules import VAE_Model
 from utils import Generate_PSNR
+
+# A GPU is asked for the losses once in so many steps, for it stands still meanwhile.
+STEPS_PER_READ = {"cpu": 1, "cuda": 20}
 
 # What the lab's students import from here.
 __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
@@ -69,6 +71,8 @@ def parse(argv=None):
 
 def prepare_folder(args) -> list[Path]:
     """Make --save_root, see that it can be written, and return the files of a run to overwrite."""
+    if distributed.rank():
+        return []
     folder = args.save_root
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
@@ -88,16 +92,14 @@ class Run:
 
     def __init__(self, args, content: dict | None, overwritten: list[Path]):
         self.args = args
-        self.devices = select_devices(args)
-        self.device = self.devices[0]
+        self.device = select_device(args)
         # The validation video comes first: its files are the fewer, and a mistake there shows early.
         self.video = validation_video(args)
         self.clips = None if args.test else TrainingClips(args)
         torch.manual_seed(args.seed)
-        self.model = VAE_Model(args).to(self.device, memory_format=torch.channels_last)
+        model = VAE_Model(args).to(self.device, memory_format=torch.channels_last)
+        self.model = distributed.with_shared_statistics(model, self.device)
         self.optimizer = make_optimizer(self.model, args)
-        parallel = nn.DataParallel(self.model, self.devices) if len(self.devices) > 1 else self.model
-        self.update = TrainingStep(parallel, self.optimizer, args)
         self.first_epoch, self.step, history = 0, 0, None
         if content is not None:
             history = self._restore(content)
@@ -114,15 +116,15 @@ class Run:
         if not checkpoint.is_ours(content):
             print(f"{self.args.ckpt_path}: a checkpoint of the lab; the optimizer starts afresh")
             return None
-        self.optimizer.load_state_dict(content["optimizer"])
+        load_optimizer(self.optimizer, content["optimizer"])
         self.step = content["step"]
-        checkpoint.restore_rng(content["rng"])
+        checkpoint.restore_rng(content["rng"], self.device)
         return content["history"]
 
     def _branch_off(self, content: dict) -> dict:
         """A run that continues another starts with what it continues as its best and its last."""
         branched = History.branch(content["history"])
-        for name in ("best.ckpt", "last.ckpt"):
+        for name in ("best.ckpt", "last.ckpt") if distributed.rank() == 0 else ():
             checkpoint.write(self.args.save_root / name, content | {"history": branched})
         return branched
 
@@ -132,14 +134,20 @@ class Run:
         if self.budget.spent(self.first_epoch):
             print(f"{self.budget} (epochs so far: {self.first_epoch})")
             return
-        (args.save_root / "args.json").write_text(json.dumps(options.storable(args), indent=2))
+        writes = distributed.rank() == 0
+        if writes:
+            (args.save_root / "args.json").write_text(json.dumps(options.storable(args), indent=2))
+        self.clips_here = DeviceClips(self.clips, self.device)
+        parallel = distributed.share(self.model, self.device)
+        self.update = TrainingStep(self.model, self.optimizer, args, self.clips_here.decode, parallel)
         annealing = kl_annealing(args, self.first_epoch)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch, annealing.get_beta())
             last = self.budget.spent(epoch + 1)
-            if last or epoch % args.per_val == 0:
+            if writes and (last or epoch % args.per_val == 0):
                 record |= self.validate(epoch, pictures=last or args.store_visualization)
-            self.finish_epoch(record, last)
+            if writes:
+                self.finish_epoch(record, last)
             if last:
                 return
             annealing.update()
@@ -153,41 +161,36 @@ class Run:
         tfr = teacher_forcing_ratio(args, budget.schedule_epoch(epoch))
         forced = teacher_forcing_draw(args, epoch, tfr)
         self.model.train()
-        steps, tried, clips, sums = self.clips.steps(epoch), 0, 0, {}
-        skipped_before, seconds_before = self.update.skipped, budget.seconds
+        batches = self.clips.rows(epoch, distributed.rank(), distributed.world_size())
+        totals, clips, seconds_before = Counter(), 0, budget.seconds
         began = time.perf_counter()
         mode = f"train [TeacherForcing: {'ON' if forced else 'OFF'}, {tfr:.1f}], beta: {beta:.4g}"
-        with tqdm(self.clips.batches(epoch), total=steps, ncols=140) as bar:
-            for index, (frames, poses) in enumerate(bar):
-                position = epoch + index / steps
+        with tqdm(batches, ncols=140, disable=distributed.rank() > 0) as bar:
+            for index, rows in enumerate(bar):
+                position = epoch + index / len(batches)
                 if index and budget.spent(position):
                     break
                 lr = learning_rate(args, position, budget.done(position), self.step)
                 bar.set_description(f"({mode}) Epoch {epoch}, lr:{lr:.3g}", refresh=False)
-                stats = self.train_step(frames, poses, lr, beta, forced)
-                tried, clips = index + 1, clips + len(frames)
-                budget.seconds = seconds_before + time.perf_counter() - began
-                if stats is not None:
-                    bar.set_postfix(loss=stats["loss"], refresh=False)
-                    sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
+                self.update(self.clips_here.send(rows), lr, beta, forced)
+                self.step += 1
+                clips += len(rows) * distributed.world_size()
+                if (index + 1) % STEPS_PER_READ[self.device.type] and index + 1 < len(batches):
+                    continue
+                stats = self.update.read()
+                elapsed = distributed.of_rank_zero(time.perf_counter() - began, self.device)
+                budget.seconds = seconds_before + elapsed
+                bar.set_postfix(loss=stats["loss"], refresh=False)
+                totals.update({name: stats[name] for name in ("steps", "skipped")})
+                if stats["steps"]:
+                    totals.update({name: stats[name] * stats["steps"] for name in ("loss", "mse", "kl")})
         seconds = budget.seconds - seconds_before
-        skipped = self.update.skipped - skipped_before
-        done = max(1, tried - skipped)
         return {
             "epoch": epoch, "beta": beta, "tfr": tfr, "teacher_forcing": int(forced), "lr": lr,
-            **{name: sums.get(name, float("nan")) / done for name in ("loss", "mse", "kl")},
-            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": skipped,
+            **{name: totals[name] / totals["steps"] if totals["steps"] else float("nan")
+               for name in ("loss", "mse", "kl")},
+            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": int(totals["skipped"]),
         }  # fmt: skip
-
-    def train_step(self, frames, poses, lr: float, beta: float, forced: bool) -> dict | None:
-        """One update by one batch of the loader's clips."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        clip_pair = to_float(frames, self.device), to_float(poses, self.device)
-        if self.args.augment != "none":
-            clip_pair = augment(*clip_pair, self.args.augment.split(","))
-        self.step += 1
-        return self.update(*clip_pair, beta, forced)
 
     def validate(self, epoch: int, pictures: bool) -> dict:
         """Generate the whole validation video; prints its PSNR. `pictures` writes GIF and plot, too."""
@@ -197,7 +200,8 @@ class Run:
         with tqdm(total=1, ncols=140, desc=f"(val) Epoch {epoch}, lr:{lr:.3g}") as bar:
             generator = torch.Generator(device).manual_seed(args.seed)
             first = truth[:1].to(device)
-            video = self.model.generate(first, poses[None], args.z == "sample", generator)[0]
+            with autocast(args.precision, device):
+                video = self.model.generate(first, poses[None], args.z == "sample", generator)[0]
             loss = (video - truth)[1:].square().mean(dim=(1, 2, 3)).sum().item()
             psnr = utils.psnr_by_frame(video[1:], truth[1:]).tolist()
             average = sum(psnr) / len(psnr)
@@ -243,35 +247,52 @@ class Run:
             "args": options.storable(self.args),
             "step": self.step,
             "history": self.history.state_dict(),
-            "rng": checkpoint.rng_state(),
+            "rng": checkpoint.rng_state(self.device),
         }
 
 
 def main(argv=None) -> None:
-    """Parse, build, train."""
-    args, content = parse(argv)
-    old_files = prepare_folder(args)
-    keep_pages()
-    run = Run(args, content, old_files)
+    """Parse, build, train; where there are several GPUs to use, in a process for each."""
+    with distributed.group():
+        with distributed.first_here_first():
+            args, content = parse(argv)
+            old_files = prepare_folder(args)
+            if (count := gpu_count(args)) > 1 and not distributed.is_launched() and not args.test:
+                distributed.launch(count)
+            keep_pages()
+            run = Run(args, content, old_files)
+        train_or_test(run)
+
+
+def train_or_test(run: Run) -> None:
+    """Do what the flags ask for, and say how it ended."""
+    args = run.args
     if args.test:
         run.validate(max(0, run.first_epoch - 1), pictures=True)
         return
     try:
         run.train()
     except Stopped:
-        done = run.history.rows
-        again = ["python", "Trainer.py", "--DR", str(args.DR), "--save_root", str(args.save_root), "--resume"]
-        complain(
-            f"epoch {done[-1]['epoch']} is the last finished one, and saved; go on with: {shlex.join(again)}"
-            if done
-            else "no epoch was finished, so nothing is lost: start again with the same command"
-        )
+        say_how_to_go_on(run)
         raise
     if run.history.rows:
         best = best_row(run.history.rows)
         print(
             f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {args.save_root}"
         )
+
+
+def say_how_to_go_on(run: Run) -> None:
+    """After a signal: what is saved, and the command that continues it."""
+    args, done = run.args, run.history.rows
+    if distributed.rank():
+        return
+    again = ["python", "Trainer.py", "--DR", str(args.DR), "--save_root", str(args.save_root), "--resume"]
+    complain(
+        f"epoch {done[-1]['epoch']} is the last finished one, and saved; go on with: {shlex.join(again)}"
+        if done
+        else "no epoch was finished, so nothing is lost: start again with the same command"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The lab's folders -> training clips and whole videos."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +22,15 @@ def _paired_frames(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:
     return images, labels
 
 
+def as_float(pictures: Tensor) -> Tensor:
+    """uint8 `(.., H, W, 3)` -> float `(.., 3, H, W)` in [0, 1]."""
+    return pictures.movedim(-1, -3).float().div(255)
+
+
 def to_float(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 `(.., H, W, 3)` -> float `(.., 3, H, W)` in [0, 1] on `device`."""
     # A copy, because a memory-mapped array is read-only, which torch's tensors cannot be.
-    return torch.from_numpy(np.array(pictures)).to(device).movedim(-1, -3).float().div(255)
+    return as_float(torch.from_numpy(np.array(pictures)).to(device))
 
 
 def shots(numbers: list[int]) -> list[np.ndarray]:
@@ -95,24 +99,72 @@ class TrainingClips:
             starts = starts[: max(1, int(len(starts) * args.fast_partial))]
         return starts if rng is None else rng.permutation(starts)
 
-    def steps(self, epoch: int) -> int:
-        """Batches of an epoch: whole ones, as in the lab, but never none."""
-        return max(1, len(self.order(epoch)) // self.args.batch_size)
+    def rows(self, epoch: int, rank: int = 0, ranks: int = 1) -> list[np.ndarray]:
+        """Which frames each step of an epoch takes: `(B, T)` indices into `frames` and `poses`.
 
-    def batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Frames and poses of each step, uint8 `(B, T, H, W, 3)`.
+        Batches are whole, as in the lab, but there is at least one. With `first_frame` "any", frame 0 of
+        each clip is drawn from its whole shot: in a long rollout the given frame lies far back, and so
+        it must in training.
 
-        With `first_frame` "any", frame 0 of each clip is drawn from its whole shot: in a long rollout
-        the given frame lies far back, and so it must in training.
+        Args:
+            rank, ranks: of the processes that share each step of `ranks * B` clips, B clips each.
         """
-        order, size = self.order(epoch), self.args.batch_size
-        rng = np.random.default_rng([self.args.seed, epoch, 1])
-        for step in range(self.steps(epoch)):
-            starts = order[step * size : (step + 1) * size]
-            rows = starts[:, None] + np.arange(self.args.train_vi_len)
-            if self.args.first_frame == "any":
-                rows[:, 0] = [rng.choice(self.shot_of[start]) for start in starts]
-            yield self.frames[rows], self.poses[rows]
+        order, size = self.order(epoch), self.args.batch_size * ranks
+        rows = order[:, None] + np.arange(self.args.train_vi_len)
+        if self.args.first_frame == "any":
+            rng = np.random.default_rng([self.args.seed, epoch, 1])
+            rows[:, 0] = [rng.choice(self.shot_of[start]) for start in order]
+        if len(rows) < size:  # too few for a step: some are seen twice, or by fewer than all
+            rows = rows if ranks == 1 else np.resize(rows, (size, rows.shape[1]))
+        batches = [rows[i : i + size] for i in range(0, max(1, len(rows) - size + 1), size)]
+        return [batch[rank * len(batch) // ranks : (rank + 1) * len(batch) // ranks] for batch in batches]
+
+
+class DeviceClips:
+    """Clips as floats on a device. A GPU holds all pictures as uint8, where they fit; else a batch is sent.
+
+    Args:
+        clips: where the pictures are.
+        device: where they are wanted.
+    """
+
+    # The rest of a GPU's free memory is for what training computes.
+    SHARE_OF_FREE_MEMORY = 0.25
+
+    def __init__(self, clips: TrainingClips, device: torch.device | str):
+        self.clips, self.device = clips, torch.device(device)
+        self.resident: list[Tensor] | None = None
+        if self.device.type == "cuda" and self._fits():
+            self.keep_here()
+
+    def keep_here(self) -> None:
+        """Put all pictures on the device, so that nothing but numbers is sent for a step."""
+        both = self.clips.frames, self.clips.poses
+        self.resident = [torch.from_numpy(np.array(pictures)).to(self.device) for pictures in both]
+
+    def _fits(self) -> bool:
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.clips.frames.nbytes + self.clips.poses.nbytes < self.SHARE_OF_FREE_MEMORY * free
+
+    def send(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """What `decode` needs of the clips with the indices `rows` `(B, T)`, on the device."""
+        if self.resident:
+            return (self._sent(rows),)
+        return self._sent(self.clips.frames[rows]), self._sent(self.clips.poses[rows])
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.device.type != "cuda":
+            return tensor
+        # From pinned memory the copy does not wait for what the device computes.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def decode(self, *sent: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames and poses, float `(B, T, 3, H, W)` in [0, 1], of what was sent; on the device alone."""
+        if self.resident:
+            (rows,) = sent
+            sent = [pictures[rows] for pictures in self.resident]
+        return tuple(as_float(pictures) for pictures in sent)
 
 
 @dataclass

@@ -78,6 +78,11 @@ class Film:
         return band
 
 
+def enlargement(width: int) -> int:
+    """How often the pixels of a picture so wide are repeated to be looked at."""
+    return max(1, round(SHOWN_WIDTH / width))
+
+
 def film(columns: dict[str, np.ndarray], named: bool = True) -> Film:
     """Videos `(T, H, W, 3)` uint8 side by side, each under its name if `named`."""
     videos = list(columns.values())
@@ -85,7 +90,7 @@ def film(columns: dict[str, np.ndarray], named: bool = True) -> Film:
     gap = np.full_like(videos[0][:, :, :1], 255)
     parts = [part for video in videos for part in (video, gap)][:-1]
     headings = {name: i * (width + 1) for i, name in enumerate(columns)} if named else {}
-    return Film(np.concatenate(parts, axis=2), max(1, round(SHOWN_WIDTH / width)), headings)
+    return Film(np.concatenate(parts, axis=2), enlargement(width), headings)
 
 
 def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> Film:
@@ -157,7 +162,8 @@ def save_mp4(path: Path, shown: Film) -> None:
             file.write_frame(page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2])
 
 
-def _axes(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):
+def axes_of(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):
+    """Axes with a grid at a place of a figure (as in `add_subplot`), whole numbers along x."""
     axes = figure.add_subplot(place)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
@@ -172,7 +178,7 @@ def plot_losses(rows: list[dict], path: Path) -> None:
     for i, (column, title) in enumerate(
         (("loss", "total: MSE + beta x KL"), ("mse", "MSE, summed over a clip"), ("kl", "KL"))
     ):
-        axes = _axes(figure, title, f"{column} per clip", place=131 + i)
+        axes = axes_of(figure, title, f"{column} per clip", place=131 + i)
         axes.plot(epochs, [row[column] for row in rows], marker=".")
         if all(row[column] > 0 for row in rows):
             axes.set_yscale("log")
@@ -183,15 +189,15 @@ def plot_schedules(rows: list[dict], path: Path) -> None:
     """Teacher-forcing ratio (and the epochs that were forced), beta and learning rate by epoch."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    axes = _axes(figure, "teacher forcing", "ratio", place=131)
+    axes = axes_of(figure, "teacher forcing", "ratio", place=131)
     axes.set_ylim(-0.05, 1.05)
     axes.plot(epochs, [row["tfr"] for row in rows], marker=".", label="ratio")
     axes.plot(epochs, [row["teacher_forcing"] for row in rows], "o", ms=3, alpha=0.5, label="drawn")
     axes.legend()
-    axes = _axes(figure, "KL annealing", "beta", place=132)
+    axes = axes_of(figure, "KL annealing", "beta", place=132)
     axes.set_ylim(-0.05, 1.05)
     axes.plot(epochs, [row["beta"] for row in rows], marker=".", color="C1")
-    axes = _axes(figure, "learning rate, end of the epoch", "lr", place=133)
+    axes = axes_of(figure, "learning rate, end of the epoch", "lr", place=133)
     axes.plot(epochs, [row["lr"] for row in rows], marker=".", color="C2")
     figure.savefig(path)
 
@@ -201,7 +207,7 @@ def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     best = max(rows, key=lambda row: row["val_psnr"])
     title = f"validation, whole video: best {best['val_psnr']:.2f} dB in epoch {best['epoch']}"
-    axes = _axes(figure, title, "PSNR (dB)")
+    axes = axes_of(figure, title, "PSNR (dB)")
     axes.plot([row["epoch"] for row in rows], [row["val_psnr"] for row in rows], marker=".")
     axes.plot(best["epoch"], best["val_psnr"], "o", color="C3")
     figure.savefig(path)
@@ -210,7 +216,7 @@ def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
 def plot_psnr_by_frame(curves: dict[str, list[float]], path: Path) -> None:
     """PSNR by frame, one curve a name; frame 1 is the first predicted one."""
     figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = _axes(figure, "PSNR by frame", "PSNR (dB)", x="frame")
+    axes = axes_of(figure, "PSNR by frame", "PSNR (dB)", x="frame")
     for name, values in curves.items():
         mean = sum(values) / len(values)
         axes.plot(range(1, len(values) + 1), values, lw=1, label=f"{name}: mean {mean:.2f} dB")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from .distributed import rows
+
 KINDS = ("turn", "scale", "move", "mirror")
 # The part of the clips that is changed. The rest stay as sharp as they were filmed: resampling blurs.
 SHARE = 0.6
@@ -30,7 +32,7 @@ def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tens
         The same shapes.
     """
     if "mirror" in kinds:
-        mirrored = torch.rand(len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
+        mirrored = rows(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
         frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
     if set(kinds) - {"mirror"}:
         frames, poses = _warp(frames, poses, kinds)
@@ -39,10 +41,10 @@ def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tens
 
 def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
     count, (height, width) = len(frames), frames.shape[-2:]
-    chosen = torch.rand(count, device=frames.device) < SHARE
+    chosen = rows(torch.rand, count, device=frames.device) < SHARE
 
     def draw(kind: str, most: float) -> Tensor:
-        return most * (kind in kinds) * chosen * (2 * torch.rand(count, device=frames.device) - 1)
+        return most * (kind in kinds) * chosen * (2 * rows(torch.rand, count, device=frames.device) - 1)
 
     angle, shear = draw("turn", ROTATION), draw("turn", SHEAR)
     scale = draw("scale", LOG_SCALE).exp()

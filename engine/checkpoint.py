@@ -123,14 +123,14 @@ def load_weights(model: nn.Module, path: Path, content: dict) -> None:
     model.load_state_dict(weights)
 
 
-def rng_state() -> dict:
-    """The states of torch's random generators, of the CPU and of each CUDA device."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def rng_state(device: torch.device) -> dict:
+    """The states of torch's random generators, of the CPU and of the run's device if that is CUDA."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def restore_rng(state: dict) -> None:
-    """Set the generators as `rng_state` found them; CUDA's only on as many devices as before."""
+def restore_rng(state: dict, device: torch.device) -> None:
+    """Set the generators as `rng_state` found them; CUDA's only if the run was on CUDA before."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"]:
+        torch.cuda.set_rng_state(state["cuda"][0], device)

@@ -38,8 +38,10 @@ class Stopped(KeyboardInterrupt):
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error, under the name of the running script."""
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+    """Print one line on standard error, under the name of the running script, and its rank if not 0."""
+    rank = os.environ.get("RANK", "0")
+    who = Path(sys.argv[0]).name + (f", rank {rank}" if rank != "0" else "")
+    print(f"{who}: {text}", file=sys.stderr, flush=True)
 
 
 def _quit(signum, _frame):

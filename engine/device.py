@@ -4,34 +4,56 @@ import ctypes
 
 import torch
 
+from . import distributed
 from .console import UserError
 
 
-def select_devices(args) -> list[torch.device]:
-    """The devices that the flags ask for, the first of which holds the model; prints what it decided.
+def select_device(args) -> torch.device:
+    """The device of this process, which becomes the current one; prints what was decided.
 
-    `--device` names the kind or the very device; `--gpu` caps how many CUDA devices are used.
+    `--device` names the kind or the very device; of several processes each has a GPU of its own.
 
     Raises:
         UserError: no such device, or CUDA asked for where there is none.
     """
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = _available()
     wanted = _parse(args.device)
     if wanted is None and (args.gpu == 0 or not available):
-        reason = "--gpu 0" if args.gpu == 0 else "no CUDA device found"
-        print(f"{reason}: running on the CPU")
-        return [torch.device("cpu")]
+        print(f"{'--gpu 0' if args.gpu == 0 else 'no CUDA device found'}: running on the CPU")
+        return torch.device("cpu")
     if wanted is not None and wanted.type == "cpu":
-        return [wanted]
+        return wanted
     if not available:
         raise UserError(f"--device {args.device}: no CUDA device found; leave the flag out for the CPU")
+    index = distributed.local_rank()
     if wanted is not None and wanted.index is not None:
-        if wanted.index >= available:
-            raise UserError(f"--device {args.device}: there are {available} CUDA devices, counted from 0")
-        return [wanted]
+        index = wanted.index
+    if index >= available:
+        raise UserError(f"{_asked(args, index)}: there are {available} CUDA devices, counted from 0")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def gpu_count(args) -> int:
+    """How many GPUs of this machine a run is to use, by `--gpu` and `--device`; says if they are fewer."""
+    wanted, available = _parse(args.device), _available()
+    if not available or args.gpu < 2 or (wanted and (wanted.type == "cpu" or wanted.index is not None)):
+        return 1
     if args.gpu > available:
         print(f"--gpu {args.gpu}: {available} found, using {available}")
-    return [torch.device("cuda", index) for index in range(min(max(1, args.gpu), available))]
+    return min(args.gpu, available)
+
+
+def _available() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _asked(args, index: int) -> str:
+    return (
+        f"--device {args.device}"
+        if args.device and ":" in args.device
+        else f"process {index} of this machine"
+    )
 
 
 def _parse(name: str | None) -> torch.device | None:

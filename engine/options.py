@@ -87,7 +87,13 @@ def _add_model(parser: Parser) -> None:
 def _add_hardware(parser: Parser) -> None:
     add = parser.add_argument_group("hardware").add_argument
     add("--device", default=None, help="cuda, cuda:1, cpu; by default CUDA where there is one")
-    add("--gpu", type=whole(0), default=1, help="number of GPUs to use; 0 is the CPU")
+    add("--gpu", type=whole(0), default=1, help="number of GPUs to use, with a process each; 0 is the CPU")
+    add(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="arithmetic of the networks; auto is bf16 where the device has it in hardware",
+    )
     add("--seed", type=whole(0), default=0, help="source of all randomness")
 
 
@@ -149,12 +155,6 @@ def _add_training(parser: Parser) -> None:
         help="cosine down to lr / 100; a tenth at epochs 2 and 5 each; or no change",
     )
     add("--lr_warmup", type=whole(0), default=50, help="steps of linear warm-up")
-    add(
-        "--precision",
-        choices=["auto", "fp32", "bf16"],
-        default="auto",
-        help="arithmetic of training; auto is bf16 where the device has it in hardware",
-    )
 
 
 def _add_schedules(parser: Parser) -> None:

@@ -18,7 +18,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, out_chans, 3, padding=1)
         self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1)
-        self.act = nn.LeakyReLU(0.01)
+        # In place, here and below where nothing else needs the input: less memory, fewer pages to touch.
+        self.act = nn.LeakyReLU(0.01, inplace=True)
         self.skip = nn.Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ class DepthConv(nn.Module):
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(in_chans, in_chans, 1), nn.LeakyReLU(0.01))
+        self.conv1 = nn.Sequential(nn.Conv2d(in_chans, in_chans, 1), nn.LeakyReLU(0.01, inplace=True))
         self.depth_conv = nn.Conv2d(in_chans, in_chans, 3, padding=1, groups=in_chans)
         self.conv2 = nn.Conv2d(in_chans, out_chans, 1)
         self.adaptor = nn.Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import modules as lab
 from . import unet
+from .graph import Graphed
 
 ARCHITECTURES = {"lab": lab.build, "unet": unet.build}
 # Pictures the pose encoder sees at once in generation: enough to fill a device, and no more memory
@@ -37,11 +38,11 @@ def each(function: Callable[[Tensor], Tensor], feature: Feature) -> Feature:
     return function(feature) if isinstance(feature, Tensor) else tuple(map(function, feature))
 
 
-def steps(feature: Feature, batch: int) -> Sequence[Feature]:
-    """The feature of `(T * B)` pictures as T features of B pictures."""
+def steps(feature: Feature, sizes: int | list[int]) -> Sequence[Feature]:
+    """The feature of many pictures as features of `sizes` pictures each, such as those of one time step."""
     if isinstance(feature, Tensor):
-        return feature.split(batch)
-    return list(zip(*(tensor.split(batch) for tensor in feature), strict=True))
+        return feature.split(sizes)
+    return list(zip(*(tensor.split(sizes) for tensor in feature), strict=True))
 
 
 class VAE_Model(nn.Module):
@@ -77,7 +78,13 @@ class VAE_Model(nn.Module):
             return ()
         return first_frame, self.label_transformation(first_pose)
 
-    def forward(self, frames: Tensor, poses: Tensor, teacher_forcing: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def latent_shape(self, length: int, height: int, width: int) -> tuple[int, ...]:
+        """`(T-1, N_dim, h, w)`: the latents of a clip of `length` frames."""
+        return length - 1, self.N_dim, *self.Gaussian_Predictor.latent_size(height, width)
+
+    def forward(
+        self, frames: Tensor, poses: Tensor, teacher_forcing: bool, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Roll out training clips, z drawn from the posterior.
 
         BatchNorm (in the lab's pose encoder) normalizes in training by all B * (T - 1) poses of the
@@ -88,6 +95,7 @@ class VAE_Model(nn.Module):
             frames, poses: `(B, T, 3, H, W)` in [0, 1], T >= 2.
             teacher_forcing: each step starts from the true last frame, else from the model's own,
                 through which gradients flow.
+            noise: `(B, T-1, N_dim, h, w)`, what makes z of the posterior; drawn if not given.
 
         Returns:
             predicted `(B, T-1, 3, H, W)`, the frames 1 .. T-1, and `mu, logvar` of the posterior,
@@ -96,9 +104,10 @@ class VAE_Model(nn.Module):
         batch, length = frames.shape[:2]
         true_features = self.frame_transformation(fold_time(frames))
         pose_features = self.label_transformation(fold_time(poses[:, 1:]))
-        predictable = each(lambda tensor: tensor[batch:], true_features)
-        z, mu, logvar = self.Gaussian_Predictor(predictable, pose_features)
-        first = each(lambda tensor: tensor[:batch], true_features)
+        # Split, not sliced: the gradient of a split is one concatenation, that of slices a sum of zeros.
+        first, predictable = steps(true_features, [batch, (length - 1) * batch])
+        noise = None if noise is None else fold_time(noise)
+        z, mu, logvar = self.Gaussian_Predictor(predictable, pose_features, noise)
         memory = self._memory(first, poses[:, 0])
         if teacher_forcing:
             last = each(lambda tensor: tensor[:-batch], true_features)
@@ -139,7 +148,7 @@ class VAE_Model(nn.Module):
                 self._paint(self.frame_transformation(last), self.label_transformation(pose), z, memory)
                 for last, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True)
             ]
-            return torch.stack(predicted, dim=1)
+            return torch.stack(predicted, dim=1).to(frames.dtype)
         finally:
             self.train(was_training)
 
@@ -173,23 +182,36 @@ class VAE_Model(nn.Module):
     def _generate(self, first_frame, poses, sample, generator, z):
         batch, length = poses.shape[:2]
         device = first_frame.device
-        video = torch.empty(poses.shape, dtype=first_frame.dtype, device=poses.device)
-        video[:, 0] = first_frame
+        # Time first, so that the frames of a piece lie together and leave a GPU in one copy.
+        shape = (length, batch, *poses.shape[2:])
+        leaves = device.type == "cuda" and poses.device.type == "cpu"
+        video = torch.empty(shape, dtype=first_frame.dtype, device=poses.device, pin_memory=leaves)
+        video[0] = first_frame
+        frame = first_frame.clone(memory_format=torch.channels_last)
         size = self.Gaussian_Predictor.latent_size(*first_frame.shape[-2:])
         z_now = first_frame.new_zeros(batch, self.N_dim, *size)
-        frame, feature = first_frame, self.frame_transformation(first_frame)
-        memory = self._memory(feature, poses[:, 0].to(device))
+        memory = self._memory(self.frame_transformation(first_frame), poses[:, 0].to(device))
+
+        def advance(*pose: Tensor) -> None:
+            """Replace the frame by the next one; the pose's feature may have several tensors."""
+            feature = pose[0] if len(pose) == 1 else pose
+            frame.copy_(self._paint(self.frame_transformation(frame), feature, z_now, memory))
+
+        if device.type == "cuda":
+            advance = Graphed(advance)
         chunk = max(1, POSES_AT_ONCE // batch)
         for start in range(1, length, chunk):
-            some_poses = fold_time(poses[:, start : start + chunk]).to(device)
-            pose_features = self.label_transformation(some_poses)
-            for t, pose in enumerate(steps(pose_features, batch), start):
+            some_poses = fold_time(poses[:, start : start + chunk]).to(device, non_blocking=True)
+            made = []
+            for t, pose in enumerate(steps(self.label_transformation(some_poses), batch), start):
                 if z is not None:
-                    z_now = z[:, t].to(device)
+                    z_now.copy_(z[:, t])
                 elif sample:
                     z_now.normal_(generator=generator)
-                if t > 1:
-                    feature = self.frame_transformation(frame)
-                frame = self._paint(feature, pose, z_now, memory)
-                video[:, t] = frame
-        return video
+                advance(*((pose,) if isinstance(pose, Tensor) else pose))
+                made.append(frame.clone())
+            # Nothing waits for this copy but the end of the video.
+            video[start : start + chunk].copy_(torch.stack(made), non_blocking=True)
+        if leaves:
+            torch.cuda.synchronize(device)
+        return video.transpose(0, 1)

@@ -13,16 +13,17 @@ from .layers import DepthConvBlock, ResidualBlock
 LOGVAR_RANGE = (-10.0, 10.0)
 
 
-def posterior_sample(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def posterior_sample(parameters: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The two halves of `(N, 2c, h, w)` as mu and logvar, and a sample: `z, mu, logvar`.
 
     `logvar` is clamped to `LOGVAR_RANGE`, so that neither z nor the KL can overflow. The sample
     `z = mu + exp(logvar / 2) * eps`, `eps ~ N(0, I)`, is differentiable in mu and logvar
-    (the reparameterization trick, Kingma and Welling 2014, section 2.4).
+    (the reparameterization trick, Kingma and Welling 2014, section 2.4). `noise` is eps, drawn if not given.
     """
     mu, logvar = parameters.chunk(2, dim=1)
     logvar = logvar.clamp(*LOGVAR_RANGE)
-    return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu), mu, logvar
+    noise = torch.randn_like(mu) if noise is None else noise
+    return mu + torch.exp(0.5 * logvar) * noise, mu, logvar
 
 
 class RGB_Encoder(nn.Sequential):
@@ -78,8 +79,10 @@ class Gaussian_Predictor(nn.Sequential):
             nn.Conv2d(o, 2 * o, 1),
         )
 
-    def forward(self, frame_feature: Tensor, pose_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return posterior_sample(super().forward(torch.cat([frame_feature, pose_feature], dim=1)))
+    def forward(
+        self, frame_feature: Tensor, pose_feature: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return posterior_sample(super().forward(torch.cat([frame_feature, pose_feature], dim=1)), noise)
 
     @staticmethod
     def latent_size(height: int, width: int) -> tuple[int, int]:

@@ -77,8 +77,10 @@ class Gaussian_Predictor(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), nn.Conv2d(64, 2 * out_chans, 1))
 
-    def forward(self, frame_feature, pose_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return posterior_sample(self.layers(torch.cat([frame_feature[0], pose_feature], dim=1)))
+    def forward(
+        self, frame_feature: tuple[Tensor, Tensor], pose_feature: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return posterior_sample(self.layers(torch.cat([frame_feature[0], pose_feature], dim=1)), noise)
 
     @staticmethod
     def latent_size(height: int, width: int) -> tuple[int, int]:

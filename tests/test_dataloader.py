@@ -62,24 +62,51 @@ def test_epochs_differ_and_depend_on_seed_and_epoch_alone(tmp_path):
 def test_batches_hold_the_frames_and_poses_of_their_clips(tmp_path):
     root = write_dataset(tmp_path, train=22)
     clips = TrainingClips(flags(root, clips="in_order"))
-    batches = list(clips.batches(0))
-    assert len(batches) == clips.steps(0) == 2
-    frames, poses = batches[1]
-    assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == np.uint8
-    assert np.array_equal(frames[1], clips.frames[12:16])
-    assert np.array_equal(poses[0], clips.poses[8:12])
+    batches = clips.rows(0)
+    assert len(batches) == 2
+    here = dataloader.DeviceClips(clips, "cpu")
+    frames, poses = here.decode(*here.send(batches[1]))
+    assert frames.shape == poses.shape == (2, 4, 3, 8, 16)
+    assert torch.equal(frames[1], to_float(clips.frames[12:16]))
+    assert torch.equal(poses[0], to_float(clips.poses[8:12]))
+
+
+def test_pictures_that_lie_on_the_device_are_those_that_are_sent(tmp_path):
+    clips = TrainingClips(flags(write_dataset(tmp_path)))
+    sent, resident = dataloader.DeviceClips(clips, "cpu"), dataloader.DeviceClips(clips, "cpu")
+    resident.keep_here()
+    for rows in clips.rows(0):
+        assert len(resident.send(rows)) == 1
+        for one, other in zip(
+            sent.decode(*sent.send(rows)), resident.decode(*resident.send(rows)), strict=True
+        ):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("first_frame", ["clip", "any"])
+def test_ranks_share_the_steps_of_one_rank_with_a_larger_batch(tmp_path, first_frame):
+    root = write_dataset(tmp_path, train=60)
+    settings = {"first_frame": first_frame}
+    shares = [TrainingClips(flags(root, batch_size=2, **settings)).rows(3, rank, 3) for rank in range(3)]
+    whole = TrainingClips(flags(root, batch_size=6, **settings)).rows(3)
+    assert len(whole) == 2
+    for step, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert np.array_equal(step, np.concatenate(parts))
+
+
+def test_every_rank_has_a_clip_if_there_are_fewer_than_ranks(tmp_path):
+    clips = TrainingClips(flags(write_dataset(tmp_path, train=8), batch_size=1, clips="in_order"))
+    shares = [clips.rows(0, rank, 3) for rank in range(3)]
+    assert [[rows[0][0] for rows in share] for share in shares] == [[0], [4], [0]]
 
 
 def test_first_frame_of_a_clip_comes_from_anywhere_in_its_shot(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path, train=40), batch_size=8, first_frame="any"))
     clips.numbers = [*range(20), *range(100, 120)]
     clips.shot_of = [shot for shot in dataloader.shots(clips.numbers) for _ in shot]
-    clips.frames = clips.poses = np.arange(40)  # each picture is its own index
     firsts = set()
     for epoch in range(8):
-        frames, poses = next(clips.batches(epoch))
-        assert np.array_equal(frames, poses)
-        for clip, start in zip(frames, clips.order(epoch), strict=False):
+        for clip, start in zip(clips.rows(epoch)[0], clips.order(epoch), strict=False):
             assert clip[1:].tolist() == [start + 1, start + 2, start + 3]
             assert clip[0] // 20 == start // 20
             firsts.add(clip[0])
@@ -98,7 +125,7 @@ def test_partial_and_fast_train_keep_the_first_part(tmp_path):
 
 def test_batch_larger_than_the_split_is_one_step_of_all_clips(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path, train=13), batch_size=100, clips="in_order"))
-    assert [len(frames) for frames, _ in clips.batches(0)] == [3]
+    assert [len(rows) for rows in clips.rows(0)] == [3]
 
 
 def test_fewer_frames_in_a_row_than_a_clip_are_refused(tmp_path):

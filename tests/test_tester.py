@@ -122,6 +122,16 @@ def test_submission_has_every_frame_of_every_sequence(dataset, ckpt, tmp_path):
     assert np.array_equal(rows[6].reshape(3, HEIGHT, WIDTH), first.transpose(2, 0, 1))
 
 
+def test_precision_changes_pictures_by_no_more_than_it_must(dataset, ckpt, tmp_path):
+    frames = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        render(dataset, folder, ckpt, "--submission", "--no-make_gif", f"--precision={precision}")
+        frames[precision] = submitted_frames(folder / "submission.csv")
+    difference = np.abs(frames["fp32"] - frames["bf16"])
+    assert 0 < difference.max() <= 4
+
+
 def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
     render(dataset, tmp_path / "mp4", ckpt, "--mp4", "--no-make_gif")
     assert {path.suffix for path in (tmp_path / "mp4").iterdir()} == {".mp4", ".json", ".png"}
@@ -166,7 +176,7 @@ def test_samples_say_how_much_of_z_is_used_and_are_shown(dataset, ckpt, tmp_path
 
 
 def test_drift_compares_the_rollout_with_frames_made_from_true_ones(dataset, ckpt, tmp_path, capsys):
-    results = render(dataset, tmp_path, ckpt, "--drift", "--no-make_gif")
+    results = render(dataset, tmp_path, ckpt, "--drift", "--no-make_gif", "--precision=fp32")
     content = checkpoint.read(ckpt)
     model = VAE_Model(SimpleNamespace(**content["args"]))
     model.load_state_dict(content["state_dict"])
@@ -222,7 +232,7 @@ def test_rendering_together_equals_rendering_alone(dataset, ckpt, tmp_path):
     model.load_state_dict(content["state_dict"])
     DATA_FLAGS.DR = dataset
     videos = read_test_videos(DATA_FLAGS)
-    together = Tester.render(model, videos, sample=False, seed=0)
+    together = Tester.render(model, videos, "fp32", sample=False, seed=0)
     for video, rendered in zip(videos, together, strict=True):
-        (alone,) = Tester.render(model, [video], sample=False, seed=0)
+        (alone,) = Tester.render(model, [video], "fp32", sample=False, seed=0)
         torch.testing.assert_close(rendered, alone, rtol=1e-4, atol=1e-5)

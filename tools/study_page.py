@@ -111,13 +111,6 @@ def _cell(column: str, values: list[float]) -> str:
     return f"{centre:.{digits}f}{interval}"
 
 
-def _axes(figure: Figure, place: int, title: str, x: str, y: str):
-    axes = figure.add_subplot(place)
-    axes.set(title=title, xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    return axes
-
-
 def _overlay(axes, runs: list[Finished], curve) -> None:
     """One line a run, one colour a name; `curve(run)` returns x and y, or None."""
     for colour, (name, group) in zip(COLOURS * len(runs), by_name(runs).items(), strict=False):
@@ -163,7 +156,7 @@ def plot_curves(runs: list[Finished], folder: Path) -> dict[str, Path]:
     for name, plots in pages.items():
         figure = Figure(figsize=(15, 4.2), layout="constrained")
         for place, (title, x, y, curve) in enumerate(plots, 101 + 10 * len(plots)):
-            axes = _axes(figure, place, title, x, y)
+            axes = utils.axes_of(figure, title, y, x, place)
             if name == "losses":
                 axes.set_yscale("log")
             _overlay(axes, runs, curve)
@@ -176,7 +169,7 @@ def read_comparison(path: Path, width: int) -> dict[str, np.ndarray]:
     """The first frames of a compare_seq{i}.gif, small again: column -> `(T, H, width, 3)` uint8."""
     names = ("pose", "prediction", "truth", "error")
     with Image.open(path) as gif:
-        times = max(1, round(utils.SHOWN_WIDTH / width))
+        times = utils.enlargement(width)
         pages = []
         for page in ImageSequence.Iterator(gif):
             pages.append(np.asarray(page.convert("RGB"))[utils.HEADING_HEIGHT :: times, ::times])

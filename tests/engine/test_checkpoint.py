@@ -93,7 +93,8 @@ def test_flags_that_contradict_the_checkpoint_are_refused(tmp_path):
 
 
 def test_random_generators_are_restored():
-    state = checkpoint.rng_state()
+    device = torch.device("cpu")
+    state = checkpoint.rng_state(device)
     first = torch.randn(5)
-    checkpoint.restore_rng(state)
+    checkpoint.restore_rng(state, device)
     assert torch.equal(first, torch.randn(5))

@@ -1,3 +1,4 @@
+import copy
 import math
 from types import SimpleNamespace
 
@@ -7,18 +8,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.console import UserError
-from engine.step import TrainingStep, kl_criterion, make_optimizer
+from engine.step import TrainingStep, kl_criterion, load_optimizer, make_optimizer
 from modules import VAE_Model
+from modules.graph import Graphed
 from tests.helpers import random_clips, small_model
+from tools.benchmarking.measure import count_operators
+
+FLAGS = {"optim": "Adam", "lr": 0.001, "precision": "fp32", "kl_reduction": "sum", "augment": "none"}
 
 
-def make_step(**flags):
-    args = SimpleNamespace(
-        **{"optim": "Adam", "lr": 0.001, "precision": "fp32", "kl_reduction": "sum"} | flags
-    )
+class Step:
+    """A TrainingStep that is read after each update."""
+
+    def __init__(self, model, args):
+        self.inner = TrainingStep(model, make_optimizer(model, args), args)
+        self.optimizer, self.lr = self.inner.optimizer, args.lr
+
+    def __call__(self, frames, poses, beta, teacher_forcing):
+        self.inner((frames, poses), self.lr, beta, teacher_forcing)
+        return self.inner.read()
+
+
+def make_step(model_flags=None, **flags):
     torch.manual_seed(0)
-    model = VAE_Model(small_model())
-    return model, TrainingStep(model, make_optimizer(model, args), args)
+    model = VAE_Model(small_model(**(model_flags or {})))
+    return model, Step(model, SimpleNamespace(**FLAGS | flags))
+
+
+def noise_of_a_step(seed, batch=3, length=4):
+    """What a step draws after torch.manual_seed."""
+    torch.manual_seed(seed)
+    return torch.randn(batch, length - 1, 4, 8, 16)
 
 
 @settings(max_examples=25, deadline=None)
@@ -35,8 +55,7 @@ def test_kl_is_that_of_torch_s_distributions(mu, logvar, batch):
 def test_loss_is_mse_summed_over_time_and_beta_times_kl():
     frames, poses = random_clips(batch=3, length=4)
     model, step = make_step()
-    torch.manual_seed(5)
-    predicted, mu, logvar = model.train()(frames, poses, False)
+    predicted, mu, logvar = model.train()(frames, poses, False, noise_of_a_step(5))
     mse = sum(torch.nn.functional.mse_loss(predicted[:, t], frames[:, t + 1]) for t in range(3))
     kl = kl_criterion(mu, logvar, 3)
     torch.manual_seed(5)
@@ -62,8 +81,7 @@ def test_elbo_reduction_is_the_bound_of_a_decoder_with_the_best_variance():
     """Its gradient is that of D / 2 * log MSE + KL for a frame, up to a factor."""
     frames, poses = random_clips(batch=3, length=4)
     model, step = make_step(kl_reduction="elbo")
-    torch.manual_seed(1)
-    predicted, mu, logvar = model.train()(frames, poses, False)
+    predicted, mu, logvar = model.train()(frames, poses, False, noise_of_a_step(1))
     mse = torch.nn.functional.mse_loss(predicted, frames[:, 1:])
     kl_of_a_frame = kl_criterion(mu, logvar, 3 * 3)
     values = frames[0, 0].numel()
@@ -95,31 +113,104 @@ def test_loss_falls(optim, precision):
 def test_update_that_is_not_finite_changes_nothing_and_is_counted(value):
     frames, poses = random_clips()
     model, step = make_step()
-    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    assert step(frames * value, poses, 1.0, True) is None
-    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
-    assert step.skipped == 1
-    assert step(frames, poses, 1.0, True) is not None
+    step(frames, poses, 1.0, True)
+    before = copy.deepcopy([list(model.parameters()), step.optimizer.state_dict()["state"]])
+    stats = step(frames * value, poses, 1.0, True)
+    assert (stats["steps"], stats["skipped"]) == (0, 1) and math.isnan(stats["loss"])
+    after = [list(model.parameters()), step.optimizer.state_dict()["state"]]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    stats = step(frames, poses, 1.0, True)
+    assert (stats["steps"], stats["skipped"]) == (1, 0) and math.isfinite(stats["loss"])
+
+
+def test_read_tells_the_means_since_the_last_read_skipped_updates_left_out():
+    frames, poses = random_clips()
+    _, one = make_step()
+    _, several = make_step()
+    torch.manual_seed(3)
+    losses = [one(frames, poses, 0.5, False)["loss"] for _ in range(3)]
+    torch.manual_seed(3)
+    for _ in range(3):
+        several.inner((frames, poses), 0.001, 0.5, False)
+    several.inner((frames * math.nan, poses), 0.001, 0.5, False)
+    stats = several.inner.read()
+    assert stats["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert (stats["steps"], stats["skipped"]) == (3, 1)
 
 
 def test_ten_skipped_updates_in_a_row_end_the_run_nine_do_not():
     frames, poses = random_clips()
     _, step = make_step()
-    for bad in [math.nan] * 9 + [1.0] + [math.nan] * 9:
-        step(frames * bad, poses, 1.0, True)
+    skipped = sum(step(frames * bad, poses, 1.0, True)["skipped"] for bad in [math.nan] * 9 + [1.0])
+    assert skipped == 9
+    for _ in range(11):  # also if nobody looks in between, and the tenth was not the last
+        step.inner((frames * math.nan, poses), 0.001, 1.0, True)
     with pytest.raises(UserError, match="diverged"):
-        step(frames * math.nan, poses, 1.0, True)
-    assert step.skipped == 19
+        step(frames, poses, 1.0, True)
+
+
+def test_learning_rate_and_beta_are_those_of_the_step():
+    frames, poses = random_clips()
+    model, step = make_step()
+    before = [parameter.clone() for parameter in model.parameters()]
+    step.inner((frames, poses), lr=0.0, beta=1.0, teacher_forcing=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    step.inner.read()
+    step.inner((frames, poses), lr=0.01, beta=0.0, teacher_forcing=False)
+    stats = step.inner.read()
+    assert stats["loss"] == stats["mse"]
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("augment", ["none", "turn,mirror"])
+def test_graph_of_the_step_trains_as_the_step_does(augment):
+    """The bookkeeping of graphs; what CUDA would replay is called instead."""
+    losses, replays = [], []
+    for graphed in (False, True):
+        _, step = make_step(augment=augment)
+        update = step.inner._compute
+
+        def record(function):
+            return lambda: (replays.append(1), function())
+
+        if graphed:
+            step.inner._update = Graphed(update, warm_up=lambda function: function(), record=record)
+        torch.manual_seed(2)
+        clips = [random_clips(seed=i % 3) for i in range(8)]
+        losses.append([step(*clip, 0.1, forced)["loss"] for clip in clips for forced in (True, False)])
+    assert losses[0] == losses[1]
+    assert len(replays) == 2 * (8 - 3)
+
+
+@pytest.mark.parametrize("optim", ["Adam", "AdamW"])
+def test_optimizer_goes_on_from_one_that_was_not_fused(optim):
+    """Checkpoints of former versions, and those of the other kind of device."""
+    frames, poses = random_clips()
+    model, step = make_step(optim=optim)
+    plain = getattr(torch.optim, optim)(model.parameters(), lr=0.002, foreach=False)
+    model(frames, poses, True, noise_of_a_step(0, 2, 5))[0].sum().backward()
+    plain.step()
+    load_optimizer(step.optimizer, copy.deepcopy(plain.state_dict()))
+    (group,) = step.optimizer.param_groups
+    assert group["fused"] and group["lr"] == 0.001
+    assert math.isfinite(step(frames, poses, 1.0, False)["loss"])
+    assert {state["step"].item() for state in step.optimizer.state.values()} == {2.0}
+
+
+@pytest.mark.parametrize(("teacher_forcing", "most"), [(False, 7400), (True, 700)])
+def test_lab_step_of_16_frames_is_few_operators(teacher_forcing, most):
+    """Every time step of a teacher-forced clip is one; encoders of true frames and poses always are."""
+    _, step = make_step()
+    clips = random_clips(2, 16)
+    step(*clips, 1.0, teacher_forcing)
+    assert 100 < count_operators(lambda: step(*clips, 1.0, teacher_forcing)) < most
 
 
 @pytest.mark.parametrize("output", ["linear", "sigmoid"])
 def test_run_stays_finite_with_beta_zero_cyclical_annealing_and_teacher_forcing(output):
     """The setting in which the lab's loss became NaN: beta 0 leaves the posterior's variance free."""
-    torch.manual_seed(0)
-    args = SimpleNamespace(optim="Adam", lr=0.001, precision="fp32", kl_reduction="sum")
-    model = VAE_Model(small_model(output=output))
-    step = TrainingStep(model, make_optimizer(model, args), args)
+    _, step = make_step({"output": output})
     for index in range(120):
         frames, poses = random_clips(seed=index % 3)
         stats = step(frames, poses, beta=(index % 40) / 40, teacher_forcing=True)
-        assert stats is not None and math.isfinite(stats["loss"])
+        assert math.isfinite(stats["loss"]) and not stats["skipped"]

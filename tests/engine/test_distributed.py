@@ -1,0 +1,130 @@
+"""Two processes on the CPU, started by torchrun as a user starts them."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import Trainer
+from engine import checkpoint, distributed
+from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_script
+
+FLAGS = [*SMALL_UNET, "--device=cpu", "--precision=fp32", "--num_epoch=4", "--per_val=2", "--lr_warmup=0"]
+
+
+def torchrun(script, *arguments, ranks=2, **settings):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
+        str(script), *map(str, arguments),
+    ]  # fmt: skip
+    settings = {"capture_output": True, "text": True, "timeout": 120, "env": one_thread(), **settings}
+    return subprocess.run(command, check=False, **settings)
+
+
+def losses(folder):
+    with (folder / "history.csv").open() as file:
+        return [(float(row["loss"]), float(row["kl"])) for row in csv.DictReader(file)]
+
+
+def run(dataset, folder, *flags):
+    return ["--DR", dataset, "--save_root", folder, *FLAGS, *flags]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    return folder, torchrun(ROOT / "Trainer.py", *run(dataset, folder, "--batch_size=2"))
+
+
+@pytest.fixture(scope="module")
+def one_rank(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rank")
+    assert_succeeds(run_script("Trainer.py", *run(dataset, folder, "--batch_size=4")))
+    return folder
+
+
+def assert_same_curve(folder, other):
+    torch.testing.assert_close(torch.tensor(losses(folder)), torch.tensor(losses(other)), rtol=2e-3, atol=0)
+    weights, others = (checkpoint.read(run / "last.ckpt")["state_dict"] for run in (folder, other))
+    torch.testing.assert_close(weights, others, rtol=1e-2, atol=1e-4)
+
+
+def test_two_ranks_learn_what_one_learns_with_twice_the_batch(two_ranks, one_rank):
+    """Augmentation, noise and the choice of clips included."""
+    folder, done = two_ranks
+    assert_succeeds(done)
+    assert_same_curve(folder, one_rank)
+
+
+def test_only_rank_0_writes_and_prints(two_ranks):
+    folder, done = two_ranks
+    assert done.stdout.count("AVG PSNR") == 3  # epochs 0, 2 and the last
+    assert done.stdout.count("best: ") == 1
+    assert done.stderr.replace("\r", "\n").count("Epoch 3") >= 1
+    assert len(list((folder / "tensorboard").glob("events*"))) == 1
+
+
+def test_run_goes_on_with_another_number_of_ranks(two_ranks, one_rank, dataset, tmp_path):
+    """Two ranks begin what one ends, with the batch of both."""
+    folder, _ = two_ranks
+    begun = checkpoint.read(folder / "epoch=0.ckpt")
+    begun["args"]["batch_size"] = 4
+    checkpoint.write(tmp_path / "last.ckpt", begun)
+    resume = ["--DR", dataset, "--save_root", tmp_path, "--resume", "--device=cpu"]
+    assert_succeeds(run_script("Trainer.py", *resume))
+    assert_same_curve(tmp_path, one_rank)
+
+
+def test_user_s_mistake_ends_all_ranks_with_one_line(tmp_path):
+    done = torchrun(ROOT / "Trainer.py", *run(tmp_path / "nowhere", tmp_path / "run"))
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+    assert done.stderr.count("no such folder") == 1
+
+
+def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import os, Trainer\n"
+        "from engine import console\n"
+        "step = Trainer.TrainingStep.__call__\n"
+        "def fail(self, *arguments):\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        raise console.UserError('the disk of this machine is full')\n"
+        "    step(self, *arguments)\n"
+        "Trainer.TrainingStep.__call__ = fail\n"
+        "console.run(Trainer.main)\n"
+    )
+    environment = one_thread() | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    }
+    done = torchrun(script, *run(dataset, tmp_path / "run"), env=environment)
+    assert done.returncode != 0
+    assert "rank 1: the disk of this machine is full" in done.stderr
+    assert "best: " not in done.stdout
+
+
+def test_several_gpus_get_a_process_each(dataset, tmp_path, monkeypatch):
+    """`--gpu N`, with so many GPUs as the flag asks for; what would replace this process is looked at."""
+
+    class ReplacedError(Exception):
+        pass
+
+    def execv(program, command):
+        raise ReplacedError(program, command)
+
+    monkeypatch.setattr(Trainer, "gpu_count", lambda args: args.gpu)
+    monkeypatch.setattr(distributed.os, "execv", execv)
+    monkeypatch.setattr(sys, "argv", ["Trainer.py", "--gpu=3"])
+    with pytest.raises(ReplacedError) as replaced:
+        Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=3"])
+    program, command = replaced.value.args
+    assert program == command[0] == sys.executable
+    assert command[1:] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", "Trainer.py", "--gpu=3"
+    ]  # fmt: skip
+    Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=1", "--num_epoch=1"])
+    assert (tmp_path / "last.ckpt").exists()
