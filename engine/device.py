@@ -31,6 +31,8 @@ def select_device(args) -> torch.device:
     if index >= available:
         raise UserError(f"{_asked(args, index)}: there are {available} CUDA devices, counted from 0")
     torch.cuda.set_device(index)
+    # Pictures and batches keep their sizes for a whole run, so the search for algorithms pays.
+    torch.backends.cudnn.benchmark = True
     return torch.device("cuda", index)
 
 

@@ -21,6 +21,7 @@ ARCH_DEFAULTS = {
         "D_out_dim": 192,
         "output": "linear",
         "optim": "Adam",
+        "weight_decay": 0.0,
         "lr": 0.001,
         "batch_size": 2,
         "train_vi_len": 16,
@@ -147,6 +148,7 @@ def _add_training(parser: Parser) -> None:
     )
     add("--fast_train_epoch", type=whole(0), default=5, help="epochs that --fast_train lasts")
     add("--optim", choices=["Adam", "AdamW"], default="AdamW", help="optimizer")
+    add("--weight_decay", type=real(0), default=0.2, help="of AdamW decoupled, of Adam an L2 penalty")
     add("--lr", type=real(0, above=True), default=0.002, help="highest learning rate")
     add(
         "--lr_schedule",

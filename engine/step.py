@@ -42,13 +42,13 @@ def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
     on_cuda = device.type == "cuda"
     lr = torch.tensor(args.lr, device=device) if on_cuda else args.lr
     kind = getattr(torch.optim, args.optim)
-    return kind(model.parameters(), lr=lr, fused=True, capturable=on_cuda)
+    return kind(model.parameters(), lr=lr, weight_decay=args.weight_decay, fused=True, capturable=on_cuda)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Restore the moments that another optimizer of the same kind had, perhaps on another device."""
     own = optimizer.state_dict()["param_groups"]
-    how = ("lr", "fused", "capturable", "foreach")
+    how = ("lr", "weight_decay", "fused", "capturable", "foreach")
     groups = [
         saved | {name: mine[name] for name in how}
         for saved, mine in zip(state["param_groups"], own, strict=True)

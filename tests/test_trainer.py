@@ -92,6 +92,7 @@ BASE = ["--num_epoch=2", "--tfr=0"]
 CHANGES = [
     ["--lr=0.01"],
     ["--optim=AdamW"],
+    ["--weight_decay=0.1"],
     ["--lr_schedule=constant", "--lr_warmup=0"],
     ["--lr_warmup=0"],
     ["--batch_size=1"],

@@ -14,7 +14,10 @@ from modules.graph import Graphed
 from tests.helpers import random_clips, small_model
 from tools.benchmarking.measure import count_operators
 
-FLAGS = {"optim": "Adam", "lr": 0.001, "precision": "fp32", "kl_reduction": "sum", "augment": "none"}
+FLAGS = {
+    "optim": "Adam", "lr": 0.001, "weight_decay": 0.0, "precision": "fp32", "kl_reduction": "sum",
+    "augment": "none",
+}  # fmt: skip
 
 
 class Step:

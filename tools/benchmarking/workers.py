@@ -28,8 +28,8 @@ from tools.benchmarking.measure import (
     seconds_to_first_step,
 )
 
-# Steps before one is measured: the first one faults memory in and chooses algorithms.
-WARM_UP_STEPS = 1
+# Steps before one is measured: the first ones fault memory in and choose algorithms.
+WARM_UP_STEPS = 3
 # On CUDA ours makes some plain steps and then records a graph.
 WARM_UP_STEPS_TO_GRAPH = 6
 # Frames of a video before one is measured: enough that each network has been called.
