@@ -91,7 +91,7 @@ def test_test_validates_a_checkpoint_and_trains_nothing(finished_run, dataset, t
 BASE = ["--num_epoch=2", "--tfr=0"]
 CHANGES = [
     ["--lr=0.01"],
-    ["--optim=AdamW"],
+    ["--optim=AdamW", "--weight_decay=0.1"],
     ["--weight_decay=0.1"],
     ["--lr_schedule=constant", "--lr_warmup=0"],
     ["--lr_warmup=0"],
@@ -139,6 +139,11 @@ def base_weights(dataset, tmp_path_factory):
 @pytest.mark.parametrize("flags", CHANGES, ids=" ".join)
 def test_flag_changes_what_is_learned(base_weights, flags):
     assert not torch.equal(base_weights[()], base_weights[tuple(flags)])
+
+
+def test_optimizers_differ_in_how_weights_decay(base_weights):
+    decayed = base_weights[("--weight_decay=0.1",)]
+    assert not torch.equal(decayed, base_weights[("--optim=AdamW", "--weight_decay=0.1")])
 
 
 def test_number_of_workers_changes_nothing_but_speed(base_weights):
