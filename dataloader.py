@@ -114,8 +114,8 @@ class TrainingClips:
         if self.args.first_frame == "any":
             rng = np.random.default_rng([self.args.seed, epoch, 1])
             rows[:, 0] = [rng.choice(self.shot_of[start]) for start in order]
-        if len(rows) < size:  # too few for a step: some are seen twice, or by fewer than all
-            rows = rows if ranks == 1 else np.resize(rows, (size, rows.shape[1]))
+        if len(rows) < size and ranks > 1:  # every rank has clips, even if some are seen twice
+            rows = np.resize(rows, (size, rows.shape[1]))
         batches = [rows[i : i + size] for i in range(0, max(1, len(rows) - size + 1), size)]
         return [batch[rank * len(batch) // ranks : (rank + 1) * len(batch) // ranks] for batch in batches]
 

@@ -122,10 +122,10 @@ class TrainingStep:
         Raises:
             UserError: ten updates in a row were skipped.
         """
-        sums, most = torch.cat([distributed.mean(self._sums), self._in_a_row[1:]]).split([5, 1])
-        *losses, steps, skipped = sums.tolist()
+        counted = torch.cat([distributed.mean(self._sums), self._in_a_row[1:]])
+        *losses, steps, skipped, most_in_a_row = counted.tolist()
         self._sums.zero_()
-        if most.item() >= SKIPS_IN_A_ROW:
+        if most_in_a_row >= SKIPS_IN_A_ROW:
             raise UserError(
                 f"{SKIPS_IN_A_ROW} updates in a row were not finite: the run has diverged; its last good "
                 "checkpoint is untouched (lower --lr, and continue it with --ckpt_path)"
