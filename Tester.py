@@ -27,7 +27,6 @@ from dataloader import Video, test_videos, to_float, true_frames
 from engine import checkpoint, options
 from engine.device import autocast, keep_pages, select_device
 from engine.step import kl_criterion
-from frame_cache import DataError
 from modules import VAE_Model
 
 DRIFT_FRAMES = 100  # at the end of a sequence, over which drift is measured
@@ -252,4 +251,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main, DataError)
+    console.run(main)

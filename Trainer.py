@@ -35,7 +35,6 @@ from engine.schedules import (
     teacher_forcing_ratio,
 )
 from engine.step import TrainingStep, kl_criterion, load_optimizer, make_optimizer
-from frame_cache import DataError
 from modules import VAE_Model
 from utils import Generate_PSNR
 
@@ -296,4 +295,4 @@ def say_how_to_go_on(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main, DataError)
+    console.run(main)

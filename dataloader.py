@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from frame_cache import DataError, load_pictures, numbered_frames, read_picture, visible
+from engine.console import UserError
+from frame_cache import load_pictures, numbered_frames, read_picture, visible
 
 
 def _paired_frames(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:
     images, labels = numbered_frames(image_folder), numbered_frames(label_folder)
     for number, entry in images.items():
         if number not in labels:
-            raise DataError(f"{entry.path}: has no label in {label_folder}")
+            raise UserError(f"{entry.path}: has no label in {label_folder}")
     for number, entry in labels.items():
         if number not in images:
-            raise DataError(f"{entry.path}: has no image in {image_folder}")
+            raise UserError(f"{entry.path}: has no image in {image_folder}")
     return images, labels
 
 
@@ -70,7 +71,7 @@ class TrainingClips:
             seed` and, for the first epochs, `fast_train, fast_partial, fast_train_epoch`.
 
     Raises:
-        DataError: files are missing or broken, or there are fewer frames than a clip has.
+        UserError: files are missing or broken, or there are fewer frames than a clip has.
     """
 
     def __init__(self, args):
@@ -85,7 +86,7 @@ class TrainingClips:
             for kind, files in (("img", images), ("label", labels))
         )
         if not len(clip_starts(self.numbers, args.train_vi_len, None)):
-            raise DataError(
+            raise UserError(
                 f"{args.DR / 'train'}: no {args.train_vi_len} frames in a row among its {kept} "
                 "(lower --train_vi_len, or raise --partial)"
             )
@@ -178,7 +179,7 @@ class Video:
 
 def _shorten(name: str, length: int, limit: int) -> int:
     if length < 2:
-        raise DataError(f"{name}: {length} frame, at least 2 are needed")
+        raise UserError(f"{name}: {length} frame, at least 2 are needed")
     if length != limit:
         taken = f"using the first {limit}" if length > limit else "using all of them"
         tqdm.write(f"{name}: {length} frames where --val_vi_len is {limit}; {taken}")
@@ -201,7 +202,7 @@ def validation_video(args) -> Video:
 def _sequence_names(folder: Path) -> list[str]:
     names = [entry.name for entry in visible(folder) if entry.is_dir()]
     if odd := [name for name in names if not name.isdecimal()]:
-        raise DataError(f"{folder / odd[0]}: test sequences are folders named 0, 1, 2, ..")
+        raise UserError(f"{folder / odd[0]}: test sequences are folders named 0, 1, 2, ..")
     return sorted(names, key=int)
 
 
@@ -210,13 +211,13 @@ def test_videos(args) -> list[Video]:
     images, labels = args.DR / "test" / "test_img", args.DR / "test" / "test_label"
     names = _sequence_names(labels)
     if lone := [name for name in _sequence_names(images) if name not in names]:
-        raise DataError(f"{images / lone[0]}: has no poses, {labels / lone[0]} is missing")
+        raise UserError(f"{images / lone[0]}: has no poses, {labels / lone[0]} is missing")
     if not names:
-        raise DataError(f"{labels}: no test sequences in it (folders 0, 1, ..)")
+        raise UserError(f"{labels}: no test sequences in it (folders 0, 1, ..)")
     videos, size = [], (args.frame_H, args.frame_W)
     for name in names:
         if not (images / name).is_dir():
-            raise DataError(f"{labels / name}: has no first frame, {images / name} is missing")
+            raise UserError(f"{labels / name}: has no first frame, {images / name} is missing")
         first = next(iter(numbered_frames(images / name).values()))
         poses = list(numbered_frames(labels / name).values())
         length = _shorten(f"{labels / name}", len(poses), args.val_vi_len)
@@ -232,14 +233,14 @@ def true_frames(args, video: Video) -> tuple[np.ndarray, str] | None:
     (one row a frame, channel first). None where there are none.
 
     Raises:
-        DataError: the truth is there, but of another shape or not of numbers in [0, 1].
+        UserError: the truth is there, but of another shape or not of numbers in [0, 1].
     """
     length, size = len(video.poses), (args.frame_H, args.frame_W)
     folder = args.DR / "test" / "test_gt" / video.name
     if folder.is_dir():
         files = list(numbered_frames(folder).values())
         if len(files) < length:
-            raise DataError(f"{folder}: {len(files)} true frames for {length} poses")
+            raise UserError(f"{folder}: {len(files)} true frames for {length} poses")
         pictures = load_pictures(args.DR, f"test-gt-{video.name}", files, size, args.num_workers)[:length]
         return pictures.astype(np.float32) / 255, str(folder)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
@@ -256,12 +257,12 @@ def _read_truth(path: Path, length: int, size: tuple[int, int]) -> np.ndarray:
     try:
         rows = np.loadtxt(path, np.float32, delimiter="," if comma else None, ndmin=2)
     except ValueError as error:
-        raise DataError(f"{path}: is not a table of numbers ({error})") from None
+        raise UserError(f"{path}: is not a table of numbers ({error})") from None
     if len(rows) < length or rows.shape[1] != 3 * height * width:
-        raise DataError(
+        raise UserError(
             f"{path}: {rows.shape[0]} rows of {rows.shape[1]} numbers; expected {length} rows "
             f"of {3 * height * width} (3 x {height} x {width})"
         )
     if not ((rows >= 0) & (rows <= 1)).all():
-        raise DataError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
+        raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
     return rows[:length].reshape(length, 3, height, width).transpose(0, 2, 3, 1)

@@ -1,13 +1,13 @@
 """Numbered PNG files -> one memory-mapped array of pictures, decoded and resized once.
 
 The array of a folder is uint8 `(N, H, W, 3)` and is kept on disk, so that a later run starts at once
-and a split may be larger than memory.
+and a split may be larger than memory. Pictures are resized by torchvision, bilinear and antialiased, as
+the course lab does.
 """
 
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,19 +16,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from engine import files
+from engine.console import UserError
+
 CACHE_FOLDER = ".frame_cache"
 USER_CACHE = "pose-video-cvae"
 
 
-class DataError(Exception):
-    """Something is wrong with the user's files; the text says what, where, and what to do."""
-
-
 def _folder(path: Path) -> Path:
     if not path.exists():
-        raise DataError(f"{path}: no such folder (a dataset has train/, val/ and test/; see README)")
+        raise UserError(f"{path}: no such folder (a dataset has train/, val/ and test/; see README)")
     if not path.is_dir():
-        raise DataError(f"{path}: is a file, a folder was expected")
+        raise UserError(f"{path}: is a file, a folder was expected")
     return path
 
 
@@ -45,88 +44,82 @@ def numbered_frames(folder: Path) -> dict[int, os.DirEntry]:
             continue
         digits = re.findall(r"\d+", entry.name[:-4])
         if not digits:
-            raise DataError(f"{entry.path}: no number in the name, so its place in the video is open")
+            raise UserError(f"{entry.path}: no number in the name, so its place in the video is unknown")
         number = int(digits[-1])
         if number in frames:
-            raise DataError(f"{entry.path}: same number as {frames[number].name}; remove one")
+            raise UserError(f"{entry.path}: same number as {frames[number].name}; remove one")
         frames[number] = entry
     if not frames:
-        raise DataError(f"{folder}: no PNG pictures in it")
+        raise UserError(f"{folder}: no PNG pictures in it")
     return dict(sorted(frames.items()))
 
 
 def read_picture(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """Decode a picture of any size and kind to RGB, uint8 `(H, W, 3)`, `size = (H, W)`.
 
-    Resized as torchvision's `Resize` does on a PIL image (bilinear, antialiased). Transparent parts
-    become white, the ground of pose pictures; 16-bit grey keeps its upper 8 bits.
+    Transparent parts become white, the background of pose pictures; 16-bit grey keeps its upper 8 bits.
 
     Raises:
-        DataError: not a picture, or truncated.
+        UserError: not a picture, or truncated.
     """
+    # Imported here: it takes as long to load as torch, and a run from a warm cache needs none of it.
+    from torchvision.transforms.v2.functional import resize
+
     try:
         with Image.open(path) as image:
             image.load()
             if image.mode.startswith("I"):
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             if image.has_transparency_data:
-                ground = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(ground, image.convert("RGBA"))
-            height, width = size
-            resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(resized)
+                background = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(background, image.convert("RGBA"))
+            return np.asarray(resize(image.convert("RGB"), list(size)))
     except UnidentifiedImageError:
-        raise DataError(f"{path}: is not a picture") from None
+        raise UserError(f"{path}: is not a picture") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); copy or draw it again") from None
+        raise UserError(f"{path}: cannot be decoded ({error}); copy or draw it again") from None
 
 
-def _fingerprint(files: list[os.DirEntry]) -> str:
-    """Names, sizes and times of the files, digested: another value means other pictures."""
+def _fingerprint(entries: list[os.DirEntry]) -> str:
+    """A digest of the names, sizes and times of the files: another value means other pictures."""
     digest = hashlib.sha256()
-    for entry in files:
+    for entry in entries:
         status = entry.stat()
         digest.update(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 
 def _cache_folders(root: Path) -> Iterator[Path]:
-    """Where the cache may lie: beside the data, or else under the user's cache folder."""
+    """The folders for a cache, in order of preference: beside the data, then the user's cache folder."""
     yield root / CACHE_FOLDER
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     yield home / USER_CACHE / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
 
 
-def _decode_into(array: np.ndarray, files: list[os.DirEntry], workers: int, what: str) -> None:
+def _decode_into(array: np.ndarray, entries: list[os.DirEntry], workers: int, what: str) -> None:
     def decode(index: int) -> None:
-        array[index] = read_picture(files[index].path, array.shape[1:3])
+        array[index] = read_picture(entries[index].path, array.shape[1:3])
 
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        jobs = pool.map(decode, range(len(files)))
-        for _ in tqdm(jobs, total=len(files), desc=f"decode {what}", ncols=100, leave=False):
+        jobs = pool.map(decode, range(len(entries)))
+        for _ in tqdm(jobs, total=len(entries), desc=f"decode {what}", ncols=100, leave=False):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _build_cache(path: Path, shape: tuple, files: list, workers: int, what: str) -> None:
-    """Decode into a temporary file beside `path`, which is renamed when it is whole."""
+def _build_cache(path: Path, shape: tuple, entries: list, workers: int, what: str) -> None:
+    """Decode into a file that takes the name `path` when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    try:
-        array = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
-        with Path(name).open("r+b") as file:
-            # A write to a mapped file on a full disk kills the process; asking first is an error.
+    with files.replacing(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        with temporary.open("r+b") as file:
+            # A write to a mapped file on a full disk kills the process; a refused reservation is an error.
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, Path(name).stat().st_size)
-            _decode_into(array, files, workers, what)
-            array.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        _decode_into(array, entries, workers, what)
+        array.flush()
 
 
 def _open_cache(path: Path, shape: tuple) -> np.ndarray | None:
@@ -138,36 +131,36 @@ def _open_cache(path: Path, shape: tuple) -> np.ndarray | None:
 
 
 def load_pictures(
-    root: Path, what: str, files: list[os.DirEntry], size: tuple[int, int], workers: int
+    root: Path, what: str, entries: list[os.DirEntry], size: tuple[int, int], workers: int
 ) -> np.ndarray:
-    """The pictures as a memory-mapped uint8 array `(N, H, W, 3)`, from the cache where it is true.
+    """The pictures as a memory-mapped uint8 array `(N, H, W, 3)`, decoded unless a current cache file exists.
 
-    The cache file's name holds the digest of the files it was made from, so one that exists is whole
-    and current; those of former states of the same folder are removed.
+    The name of a cache file holds the digest of the files that it was made from, so a cache file that
+    exists is complete and current; those of former states of the same folder are removed.
 
     Args:
         root: the dataset's folder.
-        what: a name for the folder that the pictures come from, as "train-img".
+        what: a name for the folder that the pictures come from, such as "train-img".
         size: (H, W).
-        workers: decoding threads.
+        workers: number of decoding threads.
     """
     height, width = size
-    shape = (len(files), height, width, 3)
+    shape = (len(entries), height, width, 3)
     prefix = f"{what}-{width}x{height}-"
-    name = f"{prefix}{_fingerprint(files)}.npy"
+    name = f"{prefix}{_fingerprint(entries)}.npy"
     for folder in _cache_folders(root):
         if (array := _open_cache(folder / name, shape)) is not None:
             return array
     for folder in _cache_folders(root):
         try:
-            _build_cache(folder / name, shape, files, workers, what)
+            _build_cache(folder / name, shape, entries, workers, what)
         except OSError:
             continue
         for old in folder.glob(f"{prefix}*.npy"):
             if old.name != name:
                 old.unlink(missing_ok=True)
         return np.load(folder / name, mmap_mode="r")
-    tqdm.write(f"{what}: no room for a cache of frames, so they are decoded anew in each run")
+    tqdm.write(f"{what}: no folder for a frame cache can be written, so the pictures are decoded in each run")
     array = np.empty(shape, np.uint8)
-    _decode_into(array, files, workers, what)
+    _decode_into(array, entries, workers, what)
     return array

@@ -5,9 +5,7 @@ them: `format_version, args, step, history, rng`. Only tensors and plain values 
 """
 
 import io
-import os
 import pickle
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from . import files
 from .console import UserError
 from .options import MODEL_FLAGS
 
@@ -27,31 +26,14 @@ def write(path: Path, content: dict) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    # torch.save reports a full disk as a RuntimeError without a cause; bytes have an honest OSError.
+    # torch.save reports a full disk as a RuntimeError without a cause; writing bytes raises an OSError.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp's files are private; a checkpoint is as readable as any other file of the run.
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        files.write(path, buffer.getvalue())
     except OSError as error:
         kept = f"; {path.name} is what it was before" if path.exists() else ""
         raise UserError(f"cannot save {path}: {error.strerror}{kept}") from None
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def read(path: Path) -> dict:

@@ -60,13 +60,13 @@ def quit_on_signals() -> None:
         signal.signal(signum, _quit)
 
 
-def run(main: Callable[[], None], *user_errors: type[Exception]) -> None:
-    """Call `main` and exit: 0; 2 for a `UserError` or one of `user_errors`; 128 + N for signal N."""
+def run(main: Callable[[], None]) -> None:
+    """Call `main` and exit: 0; 2 for a `UserError`; 128 + N for signal N."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _raise)
     try:
         main()
-    except (UserError, *user_errors) as error:
+    except UserError as error:
         complain(str(error))
         sys.exit(USER_MISTAKE)
     except OSError as error:

@@ -4,6 +4,8 @@ import csv
 import io
 from pathlib import Path
 
+from . import files
+
 COLUMNS = (
     "epoch", "loss", "mse", "kl", "beta", "tfr", "teacher_forcing", "lr", "val_loss", "val_psnr",
     "seconds", "clips_per_second", "skipped_steps",
@@ -73,9 +75,7 @@ class History:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        temporary = self.folder / ".history.csv.tmp"
-        temporary.write_text(text.getvalue())
-        temporary.replace(self.folder / "history.csv")
+        files.write(self.folder / "history.csv", text.getvalue())
         self._to_tensorboard(self.rows[-1])
 
     def _to_tensorboard(self, row: dict) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import dataloader
 from dataloader import TrainingClips, clip_starts, to_float, true_frames, validation_video
-from frame_cache import DataError
+from engine.console import UserError
 from tests.helpers import write_dataset, write_pictures
 
 
@@ -130,7 +130,7 @@ def test_batch_larger_than_the_split_is_one_step_of_all_clips(tmp_path):
 
 def test_fewer_frames_in_a_row_than_a_clip_are_refused(tmp_path):
     root = write_dataset(tmp_path, train=3)
-    with pytest.raises(DataError, match="--train_vi_len"):
+    with pytest.raises(UserError, match="--train_vi_len"):
         TrainingClips(flags(root))
     assert len(TrainingClips(flags(root, train_vi_len=3)).order(0)) == 1
 

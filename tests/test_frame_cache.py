@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import frame_cache
-from frame_cache import DataError, load_pictures, numbered_frames, read_picture
+from engine.console import UserError
+from frame_cache import load_pictures, numbered_frames, read_picture
 from tests.helpers import write_pictures
 
 
@@ -37,7 +38,7 @@ def test_pictures_are_sorted_by_number_not_by_name(tmp_path):
 def test_names_that_leave_the_order_open_are_refused(tmp_path, names, word):
     for name in names:
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DataError, match=word):
+    with pytest.raises(UserError, match=word):
         numbered_frames(tmp_path)
 
 
@@ -75,7 +76,7 @@ def test_broken_picture_is_named(tmp_path, damage):
     garbled = whole[:60] + bytes(len(whole) - 120) + whole[-60:]
     content = {"text": b"hello", "empty": b"", "truncated": whole[: len(whole) // 2], "garbled": garbled}
     path.write_bytes(content[damage])
-    with pytest.raises(DataError, match=r"7\.png"):
+    with pytest.raises(UserError, match=r"7\.png"):
         read_picture(path, (8, 16))
 
 

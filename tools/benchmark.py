@@ -30,7 +30,6 @@ if __name__ == "__main__":
 from engine import options  # noqa: E402
 from engine.device import select_device  # noqa: E402
 from engine.parser import Parser, whole  # noqa: E402
-from frame_cache import DataError  # noqa: E402
 from tools.benchmarking import table  # noqa: E402
 from tools.benchmarking.peer import Peer  # noqa: E402
 from tools.benchmarking.table import Row  # noqa: E402
@@ -272,4 +271,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main, DataError)
+    console.run(main)

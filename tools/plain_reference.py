@@ -35,7 +35,7 @@ from engine import options  # noqa: E402
 from engine.console import UserError  # noqa: E402
 from engine.device import select_device  # noqa: E402
 from engine.parser import Parser, whole  # noqa: E402
-from frame_cache import DataError, numbered_frames  # noqa: E402
+from frame_cache import numbered_frames  # noqa: E402
 from modules import VAE_Model  # noqa: E402
 
 
@@ -177,4 +177,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main, DataError)
+    console.run(main)

@@ -13,7 +13,6 @@ from dataloader import TrainingClips, to_float
 from engine import options
 from engine.console import UserError
 from engine.step import MAX_GRAD_NORM, TrainingStep, make_optimizer
-from frame_cache import DataError
 from modules import VAE_Model
 from tests.helpers import SMALL_PICTURES, assert_user_error, random_clips, run_script
 from tools import benchmark, plain_reference
@@ -147,7 +146,7 @@ def test_worker_answers_from_its_own_process_until_it_is_gone(tmp_path):
     argv = [f"--DR={tmp_path / 'nothing'}", f"--save_root={tmp_path}", *FLAGS]
     with Peer(workers.Reference, argv, 0.0) as peer:
         assert peer.ask("step", teacher_forcing=True, train_vi_len=2) > 0
-        with pytest.raises(DataError, match="nothing"):
+        with pytest.raises(UserError, match="nothing"):
             peer.ask("epoch", cold=False)
         peer.process.join(timeout=60)
         with pytest.raises(RuntimeError, match="Reference ended in step"):
