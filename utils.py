@@ -1,4 +1,4 @@
-"""What people look at: PSNR and SSIM, GIF and MP4, and the plots of the report."""
+"""What people look at: PSNR and SSIM, GIF and MP4, and plots of a run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 FRAMES_PER_SECOND = 20
-# A 64x32 picture is a stamp on a screen: enlarge until it is about this wide.
-SHOWN_WIDTH = 192
+# A picture of 64x32 is tiny on a screen: it is enlarged until it is about this wide.
+DISPLAY_WIDTH = 192
 HEADING_HEIGHT = 18
 
 
 def Generate_PSNR(imgs1: Tensor, imgs2: Tensor, data_range: float = 1.0) -> Tensor:
-    """PSNR in dB over all values of two tensors of one shape, as the lab computes it."""
+    """PSNR in dB over all values of two tensors of the same shape, as the course lab computes it."""
     mse = torch.nn.functional.mse_loss(imgs1, imgs2)
     return 20 * torch.log10(torch.as_tensor(data_range)) - 10 * torch.log10(mse)
 
@@ -48,6 +48,14 @@ def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
     return structural_similarity_index_measure(predicted, truth, data_range=1.0, reduction="none")
 
 
+def to_float(pictures: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 `(.., H, W, 3)` -> float `(.., 3, H, W)` in [0, 1] on `device`."""
+    if isinstance(pictures, np.ndarray):
+        # A copy, because a memory-mapped array is read-only, which tensors cannot be.
+        pictures = torch.from_numpy(np.array(pictures)).to(device)
+    return pictures.movedim(-1, -3).float().div(255)
+
+
 def to_uint8(video: Tensor) -> np.ndarray:
     """`(T, 3, H, W)` in [0, 1], clamped -> `(T, H, W, 3)` uint8, rounded."""
     pixels = video.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
@@ -56,12 +64,12 @@ def to_uint8(video: Tensor) -> np.ndarray:
 
 @dataclass
 class Film:
-    """A video to look at: small pictures, how much to enlarge them, and what to write above.
+    """A video to look at: small pictures, how much to enlarge them, and the headings above.
 
     Attributes:
         frames: `(T, H, W, 3)` uint8.
-        times: how often each pixel is repeated on either axis.
-        headings: texts and the column of `frames` at which each begins.
+        times: the enlargement: how often each pixel is repeated on both axes.
+        headings: texts, each with the column of `frames` at which it begins.
     """
 
     frames: np.ndarray
@@ -69,7 +77,7 @@ class Film:
     headings: dict[str, int] = field(default_factory=dict)
 
     def heading(self) -> Image.Image | None:
-        """The band above the pictures, enlarged already; None without headings."""
+        """The band above the pictures, in the size of the enlarged ones; None without headings."""
         if not self.headings:
             return None
         band = Image.new("RGB", (self.frames.shape[2] * self.times, HEADING_HEIGHT), "white")
@@ -79,8 +87,8 @@ class Film:
 
 
 def enlargement(width: int) -> int:
-    """How often the pixels of a picture so wide are repeated to be looked at."""
-    return max(1, round(SHOWN_WIDTH / width))
+    """How often each pixel of a picture is repeated, by the picture's width."""
+    return max(1, round(DISPLAY_WIDTH / width))
 
 
 def film(columns: dict[str, np.ndarray], named: bool = True) -> Film:
@@ -96,8 +104,8 @@ def film(columns: dict[str, np.ndarray], named: bool = True) -> Film:
 def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> Film:
     """pose | prediction | truth | error, from videos `(T, H, W, 3)` uint8.
 
-    The error is the absolute difference, doubled so that it can be seen; without a truth there are
-    two columns.
+    The error is the absolute difference, doubled so that it is visible. Without a truth there are two
+    columns.
     """
     columns = {"pose": poses, "prediction": predicted}
     if truth is not None:
@@ -106,40 +114,40 @@ def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | Non
     return film(columns)
 
 
-def save_sheet(path: Path, shown: Film, rows: int = 8) -> None:
-    """Write a PNG with some frames of a film below each other, evenly over time, numbered."""
-    picked = np.linspace(0, len(shown.frames) - 1, min(rows, len(shown.frames))).astype(int)
-    height, width = (side * shown.times for side in shown.frames.shape[1:3])
+def save_sheet(path: Path, film: Film, count: int = 8) -> None:
+    """Write a PNG with `count` frames of a film, evenly spaced in time, below each other, numbered."""
+    times = np.linspace(0, len(film.frames) - 1, min(count, len(film.frames))).astype(int)
+    height, width = (side * film.times for side in film.frames.shape[1:3])
     margin, gap = 36, 2
-    sheet = Image.new("RGB", (margin + width, HEADING_HEIGHT + len(picked) * (height + gap)), "white")
-    if (band := shown.heading()) is not None:
+    sheet = Image.new("RGB", (margin + width, HEADING_HEIGHT + len(times) * (height + gap)), "white")
+    if (band := film.heading()) is not None:
         sheet.paste(band, (margin, 0))
-    for row, t in enumerate(picked):
-        top = HEADING_HEIGHT + row * (height + gap)
-        page = Image.fromarray(shown.frames[t]).resize((width, height), Image.Resampling.NEAREST)
+    for place, t in enumerate(times):
+        top = HEADING_HEIGHT + place * (height + gap)
+        page = Image.fromarray(film.frames[t]).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(page, (margin, top))
         ImageDraw.Draw(sheet).text((4, top + 4), str(t), fill="black")
     sheet.save(path)
 
 
-def save_gif(path: Path, shown: Film) -> None:
-    """Write an endless GIF.
+def save_gif(path: Path, film: Film) -> None:
+    """Write a GIF that plays in a loop.
 
-    All frames share a palette taken from some of them: pixels that do not move stay equal, which
-    halves the file, and pictures are matched to it while they are small, which is quick.
+    All frames share one palette, which is taken from some of them: pixels that do not move stay equal, which
+    halves the file. Pictures are matched to the palette before they are enlarged, which is faster.
     """
-    frames = shown.frames
-    some = frames[np.linspace(0, len(frames) - 1, min(len(frames), 24)).astype(int)]
-    # A colour counts by the root of its pixels, or a wall would use up what a thin limb needs.
-    colours, counts = np.unique(some.reshape(-1, 3), axis=0, return_counts=True)
+    frames = film.frames
+    samples = frames[np.linspace(0, len(frames) - 1, min(len(frames), 24)).astype(int)]
+    # Each colour is weighted by the square root of its pixels, so that a wall leaves colours for thin limbs.
+    colours, counts = np.unique(samples.reshape(-1, 3), axis=0, return_counts=True)
     colours = colours.repeat(np.sqrt(counts).astype(int), axis=0)
     no_dither = {"dither": Image.Dither.NONE}
     palette = Image.fromarray(colours[None]).quantize(256, **no_dither)
-    band = shown.heading()
+    band = film.heading()
     pages = []
     for frame in frames:
         small = Image.fromarray(frame).quantize(palette=palette, **no_dither)
-        page = small.resize((small.width * shown.times, small.height * shown.times), Image.Resampling.NEAREST)
+        page = small.resize((small.width * film.times, small.height * film.times), Image.Resampling.NEAREST)
         if band is not None:
             body, page = page, Image.new("P", (page.width, page.height + HEADING_HEIGHT))
             page.putpalette(palette.getpalette())
@@ -150,20 +158,20 @@ def save_gif(path: Path, shown: Film) -> None:
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=duration, loop=0)
 
 
-def save_mp4(path: Path, shown: Film) -> None:
-    """Write H.264, which every browser plays; an odd side loses its last row or column of pixels."""
-    band = shown.heading()
+def save_mp4(path: Path, film: Film) -> None:
+    """Write an MP4 in H.264, which every browser plays; an odd side loses its last row or column."""
+    band = film.heading()
     with iio.imopen(path, "w", plugin="pyav") as file:
         file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)
-        for frame in shown.frames:
-            page = frame.repeat(shown.times, axis=0).repeat(shown.times, axis=1)
+        for frame in film.frames:
+            page = frame.repeat(film.times, axis=0).repeat(film.times, axis=1)
             if band is not None:
                 page = np.concatenate([np.asarray(band), page])
             file.write_frame(page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2])
 
 
 def axes_of(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):
-    """Axes with a grid at a place of a figure (as in `add_subplot`), whole numbers along x."""
+    """Axes with a grid and whole numbers along x; `place` as in `add_subplot`."""
     axes = figure.add_subplot(place)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
@@ -203,8 +211,9 @@ def plot_schedules(rows: list[dict], path: Path) -> None:
 
 
 def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
-    """Validation PSNR by epoch, the best one marked."""
+    """Validation PSNR by epoch, for the epochs that had a validation, the best one marked."""
     figure = Figure(figsize=(7, 4), layout="constrained")
+    rows = [row for row in rows if row["val_psnr"] is not None]
     best = max(rows, key=lambda row: row["val_psnr"])
     title = f"validation, whole video: best {best['val_psnr']:.2f} dB in epoch {best['epoch']}"
     axes = axes_of(figure, title, "PSNR (dB)")
@@ -222,3 +231,15 @@ def plot_psnr_by_frame(curves: dict[str, list[float]], path: Path) -> None:
         axes.plot(range(1, len(values) + 1), values, lw=1, label=f"{name}: mean {mean:.2f} dB")
     axes.legend()
     figure.savefig(path)
+
+
+def plot_run(rows: list[dict], psnr_by_frame: dict[str, list[float]], folder: Path) -> None:
+    """All plots of a training run, from the rows of its history.
+
+    Args:
+        psnr_by_frame: curves of validations by their names.
+    """
+    plot_losses(rows, folder / "losses.png")
+    plot_schedules(rows, folder / "schedules.png")
+    plot_psnr_by_epoch(rows, folder / "val_psnr_by_epoch.png")
+    plot_psnr_by_frame(psnr_by_frame, folder / "val_psnr_by_frame.png")

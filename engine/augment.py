@@ -1,4 +1,4 @@
-"""Clips changed at random, frames and poses alike, so that a body is seen in more ways than were filmed."""
+"""Random changes of training clips, frames and poses alike, so that a body is seen in more positions."""
 
 from collections.abc import Collection
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from .distributed import rows
+from .distributed import draw
 
 KINDS = ("turn", "scale", "move", "mirror")
-# The part of the clips that is changed. The rest stay as sharp as they were filmed: resampling blurs.
+# Fraction of the clips that is changed. The others stay sharp, because resampling blurs.
 SHARE = 0.6
 ROTATION = 0.3  # radians, either way
 SHEAR = 0.4  # sideways shift of a row, as a fraction of its distance from the middle
@@ -20,9 +20,9 @@ MOVE = (0.4, 0.1)  # farthest shift, to either side and up or down, as fractions
 def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
     """Change each clip at random, all its pictures in the same way.
 
-    What enters the picture at an edge continues the edge in frames, and is white in poses. `mirror` leaves
-    the colours of the limbs alone, which differ from one pose estimator to another: a left arm becomes a
-    right arm that is drawn as a left one.
+    What enters the picture at an edge repeats the edge in frames, and is white in poses. `mirror` does not
+    exchange the colours of left and right limbs, because they differ between pose estimators: a left arm
+    becomes a right arm that is drawn as a left one.
 
     Args:
         frames, poses: `(B, T, 3, H, W)` in [0, 1].
@@ -32,7 +32,7 @@ def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tens
         The same shapes.
     """
     if "mirror" in kinds:
-        mirrored = rows(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
+        mirrored = draw(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
         frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
     if set(kinds) - {"mirror"}:
         frames, poses = _warp(frames, poses, kinds)
@@ -41,16 +41,16 @@ def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tens
 
 def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
     count, (height, width) = len(frames), frames.shape[-2:]
-    chosen = rows(torch.rand, count, device=frames.device) < SHARE
+    changed = draw(torch.rand, count, device=frames.device) < SHARE
 
-    def draw(kind: str, most: float) -> Tensor:
-        return most * (kind in kinds) * chosen * (2 * rows(torch.rand, count, device=frames.device) - 1)
+    def uniform(kind: str, limit: float) -> Tensor:
+        return limit * (kind in kinds) * changed * (2 * draw(torch.rand, count, device=frames.device) - 1)
 
-    angle, shear = draw("turn", ROTATION), draw("turn", SHEAR)
-    scale = draw("scale", LOG_SCALE).exp()
-    across, down = (draw("move", most) for most in MOVE)
+    angle, shear = uniform("turn", ROTATION), uniform("turn", SHEAR)
+    scale = uniform("scale", LOG_SCALE).exp()
+    across, down = (uniform("move", limit) for limit in MOVE)
     cos, sin = angle.cos(), angle.sin()
-    # In the grid's units a picture is 2 x 2, whatever its sides: what turns into the other axis is rescaled.
+    # In the grid's units every picture is 2 x 2, so what turns from one axis into the other is rescaled.
     aspect = height / width
     matrix = torch.stack(
         [
@@ -59,7 +59,7 @@ def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor
         ],
         dim=1,
     )
-    # Outside lies 0, so white has to be 0 while the poses are sampled.
+    # grid_sample pads with 0, so white is shifted to 0 while the poses are sampled.
     flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2) - 1
     grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)
     new_frames = grid_sample(flat_frames, grid, padding_mode="border", align_corners=False)

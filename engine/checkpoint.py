@@ -1,43 +1,123 @@
-"""Checkpoints: written whole or not at all, read without running code, ours and the lab's.
+"""Checkpoints: what one holds, written and read; complete or not written at all; read without running code.
 
-Keys of the lab: `state_dict, optimizer, lr, tfr, last_epoch` (the last finished epoch). Ours beside
-them: `format_version, args, step, history, rng`. Only tensors and plain values are stored.
+Keys of the course lab: `state_dict, optimizer, lr, tfr, last_epoch` (the last finished epoch). Beside them:
+`format_version, args, step, history, rng`. Only tensors and plain values are stored (docs/contract.md,
+"Checkpoint").
 """
 
+import argparse
+import contextlib
 import io
+import json
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import files
+from . import files, folder, options
 from .console import UserError
-from .options import MODEL_FLAGS
+from .history import History
+from .step import TrainingStep, load_optimizer
 
 FORMAT_VERSION = 1
+# A checkpoint in the course lab's format holds no flags. It was trained by that protocol; here its z is not
+# sampled, because z = 0 scores higher.
+COURSE_FLAGS = {"recipe": "lab", "z": "mean"}
 
 
-def write(path: Path, content: dict) -> None:
-    """Save `content` so that `path` holds either what it held before, or all of this.
+class Checkpoints:
+    """Saves a run in its folder, and restores it.
+
+    Args:
+        args: all flags of the run.
+        step: the training step, with its model and optimizer.
+        history: the records of the run.
+    """
+
+    def __init__(self, args, step: TrainingStep, history: History):
+        self.args, self.step, self.history = args, step, history
+
+    def begin_folder(self) -> None:
+        """Make the folder ready: no former run, args.json, and the checkpoints of a run that branches off."""
+        args = self.args
+        if not args.resume:
+            folder.delete_run(args.save_root, keep=args.ckpt_path)
+        files.write(args.save_root / "args.json", json.dumps(options.storable(args), indent=2))
+        if self.history.rows and not args.resume:
+            self.history.branch()
+            self.save(keep=False)
+
+    def save(self, keep: bool) -> None:
+        """Write last.ckpt; copy it to best.ckpt if the last epoch is the best, to epoch=E.ckpt if `keep`.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written; each file is what it was before.
+        """
+        root, epoch = self.args.save_root, self.history.rows[-1]["epoch"]
+        write(root / "last.ckpt", self._checkpoint())
+        for name in ["best.ckpt"] * self.history.last_is_best() + [f"epoch={epoch}.ckpt"] * keep:
+            with _saving(root / name):
+                files.copy(root / "last.ckpt", root / name)
+
+    def _checkpoint(self) -> dict:
+        row = self.history.rows[-1]
+        return {
+            "state_dict": self.step.model.state_dict(),
+            "optimizer": self.step.optimizer.state_dict(),
+            "lr": row["lr"],
+            "tfr": row["tfr"],
+            "last_epoch": row["epoch"],
+            "format_version": FORMAT_VERSION,
+            "args": options.storable(self.args),
+            "step": self.step.updates,
+            "history": self.history.state_dict(),
+            "rng": rng_state(self.step.device),
+        }
+
+    def restore(self, path: Path, checkpoint: dict) -> int:
+        """Continue from a checkpoint that `read` returned; returns the next epoch.
+
+        A checkpoint of the course lab brings its weights and its epoch alone.
+        """
+        load_weights(self.step.model, path, checkpoint)
+        if is_complete(checkpoint):
+            load_optimizer(self.step.optimizer, checkpoint["optimizer"])
+            self.step.updates = checkpoint["step"]
+            self.history.load_state_dict(checkpoint["history"])
+            restore_rng(checkpoint["rng"], self.step.device)
+        else:
+            print(f"{path}: in the course lab's format; the optimizer starts without its state")
+        return checkpoint.get("last_epoch", -1) + 1
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kept = f"; {path.name} is what it was before" if path.exists() else ""
+        raise UserError(f"cannot save {path}: {error.strerror}{kept}") from None
+
+
+def write(path: Path, checkpoint: dict) -> None:
+    """Save a checkpoint so that `path` holds either what it held before, or all of this.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
     # torch.save reports a full disk as a RuntimeError without a cause; writing bytes raises an OSError.
     buffer = io.BytesIO()
-    torch.save(content, buffer)
-    try:
+    torch.save(checkpoint, buffer)
+    with _saving(path):
         files.write(path, buffer.getvalue())
-    except OSError as error:
-        kept = f"; {path.name} is what it was before" if path.exists() else ""
-        raise UserError(f"cannot save {path}: {error.strerror}{kept}") from None
 
 
 def read(path: Path) -> dict:
-    """Load a checkpoint, ours or the lab's, to the CPU; never runs code that a file holds.
+    """Load a checkpoint of this project or of the course lab to the CPU; never runs code that a file holds.
 
     Raises:
         UserError: no such file, damaged, not a checkpoint, or a pickle of more than plain values.
@@ -46,17 +126,17 @@ def read(path: Path) -> dict:
         raise UserError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which end in an error below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # about unusual pickles, which end in an error below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_why_unreadable(path, error)) from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged, or not a checkpoint ({_first_line(error)})") from None
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint, it has no state_dict")
-    if content.get("format_version", 0) > FORMAT_VERSION:
+    if checkpoint.get("format_version", 0) > FORMAT_VERSION:
         raise UserError(f"{path}: written by a newer version of this program")
-    return content
+    return checkpoint
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -69,39 +149,82 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:120] or type(error).__name__
 
 
-def is_ours(content: dict) -> bool:
-    """Whether a checkpoint brings all that a full resume needs; the lab's bring weights alone."""
-    return "format_version" in content
+def is_complete(checkpoint: dict) -> bool:
+    """Whether a checkpoint brings all that a resume needs; those of the course lab bring weights alone."""
+    return "format_version" in checkpoint
 
 
-def stored_flags(content: dict) -> dict:
-    """The flags that a checkpoint was trained with; the lab's hold none, and are of its networks."""
-    return content.get("args", {"arch": "lab"})
+def stored_flags(checkpoint: dict) -> dict:
+    """The flags that a checkpoint was trained with."""
+    return checkpoint.get("args", COURSE_FLAGS)
 
 
-def check_model_flags(path: Path, content: dict, given: dict) -> None:
-    """Refuse flags on the command line that contradict the model that a checkpoint holds."""
-    stored = stored_flags(content)
-    for name in MODEL_FLAGS:
+def check_model_flags(path: Path, checkpoint: dict, given: dict) -> None:
+    """Refuse flags on the command line that contradict the model of a checkpoint."""
+    stored = stored_flags(checkpoint)
+    for name in options.MODEL_FLAGS:
         if name in given and name in stored and given[name] != stored[name]:
             raise UserError(f"{path}: has --{name} {stored[name]}, not {given[name]}; leave the flag out")
 
 
-def load_weights(model: nn.Module, path: Path, content: dict) -> None:
+def resolve(groups: dict, given: dict, path: Path) -> tuple[argparse.Namespace, dict]:
+    """Read a checkpoint, and decide every flag by the command line and by what the checkpoint stores.
+
+    Args:
+        groups, given: see `options.resolve`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or a flag contradicts its model.
+    """
+    checkpoint = read(path)
+    check_model_flags(path, checkpoint, given)
+    args = options.resolve(groups, given, stored_flags(checkpoint))
+    args.ckpt_path = path
+    return args, checkpoint
+
+
+def trainer_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict | None]:
+    """The flags of Trainer.py, and the checkpoint that they continue or test (None for a new run).
+
+    Raises:
+        UserError: see `resolve`; or the flags name two checkpoints, or none where one is needed.
+    """
+    given = vars(options.trainer_parser().parse_args(argv))
+    path, resume = given.get("ckpt_path"), given.get("resume")
+    if resume and path:
+        raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
+    if given.get("test") and not path:
+        raise UserError("--test needs --ckpt_path, the checkpoint to validate")
+    if resume:
+        path = given["save_root"] / "last.ckpt"
+        if not path.is_file():
+            raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
+    if path:
+        return resolve(options.TRAINER, given, path)
+    return options.resolve(options.TRAINER, given), None
+
+
+def tester_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
+    """The flags of Tester.py, and the checkpoint to render with. Raises as `resolve` does."""
+    given = vars(options.tester_parser().parse_args(argv))
+    return resolve(options.TESTER, given, given["ckpt_path"])
+
+
+def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
     """Put a checkpoint's weights into a model of the same sizes.
 
     Raises:
         UserError: other names or shapes than the model's; the first is named.
     """
-    weights, own = content["state_dict"], model.state_dict()
+    weights, own = checkpoint["state_dict"], model.state_dict()
     hint = "check --arch, --F_dim, --L_dim, --N_dim and --D_out_dim"
-    if strange := sorted(weights.keys() ^ own.keys()):
-        where = "lacks" if strange[0] in own else "has an unknown"
-        raise UserError(f"{path}: {where} {strange[0]} ({len(strange)} names differ); {hint}")
+    if different := sorted(weights.keys() ^ own.keys()):
+        where = "lacks" if different[0] in own else "has an unknown"
+        raise UserError(f"{path}: {where} {different[0]} ({len(different)} names differ); {hint}")
     for name, tensor in own.items():
-        if not isinstance(weights[name], torch.Tensor) or weights[name].shape != tensor.shape:
-            found = list(getattr(weights[name], "shape", []))
-            raise UserError(f"{path}: {name} is {found} where {list(tensor.shape)} is expected; {hint}")
+        shape = list(getattr(weights[name], "shape", []))
+        if not isinstance(weights[name], torch.Tensor) or shape != list(tensor.shape):
+            raise UserError(f"{path}: {name} is {shape} where {list(tensor.shape)} is expected; {hint}")
     model.load_state_dict(weights)
 
 
@@ -112,7 +235,7 @@ def rng_state(device: torch.device) -> dict:
 
 
 def restore_rng(state: dict, device: torch.device) -> None:
-    """Set the generators as `rng_state` found them; CUDA's only if the run was on CUDA before."""
+    """Set the generators to what `rng_state` returned; CUDA's only if that run was on CUDA, too."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0], device)

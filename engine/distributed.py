@@ -1,12 +1,11 @@
-"""Several processes that share a run, as torchrun starts them; one alone is rank 0 of 1.
+"""Several processes that share a run, started by torchrun; a single process is rank 0 of 1.
 
-All ranks draw the same random numbers, for the whole step, and take their own rows of them: so a step of N
-ranks is that of one rank with N times the batch, and a checkpoint goes on with any number of ranks.
+All ranks draw the same random numbers, for the whole step, and each takes its own part of them: a step of N
+ranks equals a step of one rank with N times the batch, and a checkpoint continues with any number of ranks.
 """
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -16,13 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .console import UserError
-
-# Others wait as long as this for rank 0 to decode a dataset, or to validate.
-PATIENCE = timedelta(hours=1)
-PEER_IS_GONE = re.compile(
-    r"closed by peer|reset by peer|broken pipe|gloo|nccl|TCPStore|socket", re.IGNORECASE
-)
+# The time that other ranks wait for rank 0 to decode a dataset, or to validate.
+TIMEOUT = timedelta(hours=1)
 
 
 def is_launched() -> bool:
@@ -41,43 +35,34 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes share the run."""
+    """The number of processes that share the run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def launch(count: int) -> None:
-    """Replace this process by `count` of it on this machine, started by torchrun."""
+def launch(count: int, script: str, argv: list[str]) -> None:
+    """Replace this process by torchrun, which starts `count` processes of a script on this machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    os.execv(sys.executable, [*torchrun, *sys.argv])
+    os.execv(sys.executable, [*torchrun, script, *argv])
 
 
 @contextlib.contextmanager
 def group() -> Iterator[None]:
-    """The connection to the other ranks, if torchrun started this one; all but rank 0 print nothing.
-
-    Raises:
-        UserError: another rank has ended.
-    """
+    """The connection between the ranks, if torchrun started them; only rank 0 prints."""
     if not is_launched():
         yield
         return
-    dist.init_process_group(timeout=PATIENCE)
+    dist.init_process_group(timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         if rank():
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-        try:
-            yield
-        except RuntimeError as error:
-            if PEER_IS_GONE.search(str(error)):
-                raise UserError("ends, for another process of the run did") from error
-            raise
+            null = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(null))
+        yield
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def first_here_first() -> Iterator[None]:
-    """What the first rank of a machine does before the others, as to decode what they all will read."""
+def local_rank_0_first() -> Iterator[None]:
+    """The first process of a machine runs the block before the others, such as decoding the dataset."""
     if dist.is_initialized() and local_rank():
         dist.barrier()
     yield
@@ -85,8 +70,8 @@ def first_here_first() -> Iterator[None]:
         dist.barrier()
 
 
-def share(model: nn.Module, device: torch.device) -> nn.Module | None:
-    """The model wrapped to average gradients over the ranks; None if there is but one."""
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module | None:
+    """The model wrapped to average gradients over the ranks; None for a single rank."""
     if world_size() == 1:
         return None
     return nn.parallel.DistributedDataParallel(
@@ -94,14 +79,14 @@ def share(model: nn.Module, device: torch.device) -> nn.Module | None:
     )
 
 
-def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
-    """Have BatchNorm normalize by the pictures of all ranks, which torch can on CUDA alone."""
+def sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Have BatchNorm normalize by the pictures of all ranks; torch has this on CUDA alone."""
     if world_size() == 1 or device.type != "cuda":
         return model
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def mean(values: Tensor) -> Tensor:
+def all_mean(values: Tensor) -> Tensor:
     """The mean over the ranks of a tensor that each of them has."""
     if world_size() == 1:
         return values
@@ -110,20 +95,20 @@ def mean(values: Tensor) -> Tensor:
     return total / world_size()
 
 
-def of_rank_zero(value: float, device: torch.device) -> float:
-    """What rank 0 says, on all ranks: clocks differ, and what depends on them must not."""
+def broadcast_from_0(value: float, device: torch.device) -> float:
+    """Rank 0's value, on all ranks: clocks differ, and decisions that depend on them must not."""
     if world_size() == 1:
         return value
-    said = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.broadcast(said, 0)
-    return said.item()
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(tensor, 0)
+    return tensor.item()
 
 
-def rows(draw: Callable[..., Tensor], count: int, *shape: int, device: torch.device) -> Tensor:
+def draw(random: Callable[..., Tensor], count: int, *shape: int, device: torch.device) -> Tensor:
     """This rank's `(count, *shape)` of the random numbers that are drawn for all ranks.
 
     Args:
-        draw: torch.rand or torch.randn.
+        random: torch.rand or torch.randn.
     """
-    drawn = draw(world_size() * count, *shape, device=device)
+    drawn = random(world_size() * count, *shape, device=device)
     return drawn[rank() * count :][:count]

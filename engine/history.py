@@ -1,4 +1,4 @@
-"""The records of a run: one row an epoch, as history.csv, in TensorBoard, and in the checkpoint."""
+"""The records of a run: one row for each epoch, as history.csv, in TensorBoard, and in the checkpoint."""
 
 import csv
 import io
@@ -17,74 +17,80 @@ def validated(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["val_psnr"] is not None]
 
 
-def best_row(rows: list[dict]) -> dict:
-    """The row of the epoch with the best validation PSNR."""
-    return max(validated(rows), key=lambda row: row["val_psnr"])
-
-
 class History:
-    """What a run has done so far.
+    """What a run has done so far, and which of its epochs is the best.
 
-    Args:
-        folder: where history.csv and the TensorBoard events go.
-        state: what `state_dict` returned, to go on from.
+    Attributes:
+        rows: one for each epoch, with a value for each of `COLUMNS`.
+        psnr_by_frame: of the "last" and of the "best" validation.
     """
 
-    def __init__(self, folder: Path, state: dict | None = None):
-        state = state or {}
-        self.folder = folder
-        self.rows: list[dict] = list(state.get("rows", []))
-        # PSNR by frame of the latest and of the best validation: too long for a row.
-        self.psnr_by_frame: dict[str, list[float]] = dict(state.get("psnr_by_frame", {}))
-        self.best_psnr: float = state.get("best_psnr", float("-inf"))
+    def __init__(self):
+        self.rows: list[dict] = []
+        self.psnr_by_frame: dict[str, list[float]] = {}
+        # Index of the first row that counts for the best epoch: earlier ones belong to another run.
+        self._branch_point = 0
         self._tensorboard = None
 
     def state_dict(self) -> dict:
         """Plain values, for a checkpoint."""
-        return {"rows": self.rows, "psnr_by_frame": self.psnr_by_frame, "best_psnr": self.best_psnr}
+        return {"rows": self.rows, "psnr_by_frame": self.psnr_by_frame, "branch_point": self._branch_point}
 
-    @staticmethod
-    def branch(state: dict) -> dict:
-        """The state for a run that goes on elsewhere: its best epoch is the one it starts from."""
-        last = state["psnr_by_frame"]["last"]
-        return state | {
-            "best_psnr": validated(state["rows"])[-1]["val_psnr"],
-            "psnr_by_frame": {"last": last, "best": last},
-        }
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from what `state_dict` returned."""
+        self.rows, self.psnr_by_frame = list(state["rows"]), dict(state["psnr_by_frame"])
+        self._branch_point = state.get("branch_point", 0)
 
-    def add(self, row: dict) -> bool:
-        """Append an epoch; returns whether its validation PSNR is the best so far.
+    def branch(self) -> None:
+        """Begin another run after the last row: that row is the first that counts for the best epoch."""
+        self._branch_point = len(self.rows) - 1
+        self.psnr_by_frame.pop("best", None)
+        if self.last_is_best():
+            self.psnr_by_frame["best"] = self.psnr_by_frame["last"]
+
+    def best_row(self) -> dict | None:
+        """The row of this run's epoch with the highest validation PSNR; None before a validation."""
+        rows = validated(self.rows[self._branch_point :])
+        return max(rows, key=lambda row: row["val_psnr"], default=None)
+
+    def last_is_best(self) -> bool:
+        """Whether the last epoch is the best one."""
+        return self.best_row() is self.rows[-1]
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all epochs."""
+        return sum(row["seconds"] for row in self.rows)
+
+    def add(self, record: dict) -> None:
+        """Append an epoch.
 
         Args:
-            row: a value for each column, and `psnr_by_frame`; those of a validation are missing if there
+            record: a value for each column, and `psnr_by_frame`; those of a validation are missing if there
                 was none.
         """
-        self.rows.append({column: row.get(column) for column in COLUMNS})
-        if "val_psnr" not in row:
-            return False
-        best = row["val_psnr"] > self.best_psnr
-        self.psnr_by_frame["last"] = row["psnr_by_frame"]
-        if best:
-            self.best_psnr = row["val_psnr"]
-            self.psnr_by_frame["best"] = row["psnr_by_frame"]
-        return best
+        self.rows.append({column: record.get(column) for column in COLUMNS})
+        if "val_psnr" in record:
+            self.psnr_by_frame["last"] = record["psnr_by_frame"]
+            if self.last_is_best():
+                self.psnr_by_frame["best"] = record["psnr_by_frame"]
 
-    def write(self) -> None:
-        """Rewrite history.csv, whole, and add the latest epoch to TensorBoard."""
+    def write(self, folder: Path) -> None:
+        """Rewrite the folder's history.csv, and add the last epoch to its TensorBoard events."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        files.write(self.folder / "history.csv", text.getvalue())
-        self._to_tensorboard(self.rows[-1])
+        files.write(folder / "history.csv", text.getvalue())
+        self._to_tensorboard(folder, self.rows[-1])
 
-    def _to_tensorboard(self, row: dict) -> None:
+    def _to_tensorboard(self, folder: Path, row: dict) -> None:
         if self._tensorboard is None:
             # Imported here: it takes a second, and a run that ends early never needs it.
             from torch.utils.tensorboard import SummaryWriter
 
-            # Rows after the resumed epoch, of the run that was stopped, disappear.
-            self._tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=row["epoch"])
+            # Rows after the resumed epoch, from the run that was stopped, disappear.
+            self._tensorboard = SummaryWriter(folder / "tensorboard", purge_step=row["epoch"])
         for column in COLUMNS[1:]:
             if row[column] is not None:
                 self._tensorboard.add_scalar(column, float(row[column]), row["epoch"])

@@ -1,6 +1,8 @@
-"""A command line that answers a mistake with one line and tells given flags from defaults."""
+"""A command line that answers a mistake with one line: its flags, and the types of their values."""
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from .console import USER_MISTAKE, complain
 
@@ -15,12 +17,58 @@ class Parser(argparse.ArgumentParser):
         complain(f"{message} (--help lists all flags)")
         raise SystemExit(USER_MISTAKE)
 
-    def given(self, argv: list[str] | None) -> dict:
-        """The flags that stand on the command line, and no defaults."""
-        absent = object()
-        names = [action.dest for action in self._actions if action.dest != "help"]
-        parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, absent)))
-        return {name: value for name, value in vars(parsed).items() if value is not absent}
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: its name, its default (None: no value), its help, and what else argparse wants to know."""
+
+    name: str
+    default: object
+    help: str
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def dest(self) -> str:
+        """Its name as an attribute."""
+        return self.name.lstrip("-")
+
+    @property
+    def default_text(self) -> str:
+        """The default as people read it; empty where there is none."""
+        if self.default is REQUIRED or self.default is None:
+            return "required" if self.default is REQUIRED else ""
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def add_to(self, group) -> None:
+        """Declare it; absent from what the parser returns where it is not on the command line."""
+        note = f" (default: {self.default_text})" if self.default_text not in ("", "required") else ""
+        settings = {"default": argparse.SUPPRESS, "help": self.help + note, **self.settings}
+        group.add_argument(self.name, required=self.default is REQUIRED, **settings)
+
+    def table_row(self) -> str:
+        """Its row in a Markdown table: name and choices, default, help."""
+        choices = "".join(f" `{choice}`" for choice in self.settings.get("choices", ()))
+        return f"| `{self.name}`{choices} | {self.default_text} | {self.help} |"
+
+
+def value(name: str, kind, default, help: str) -> Flag:
+    """A flag with a value of a kind, which converts and checks its text."""
+    return Flag(name, default, help, {"type": kind})
+
+
+def choice(name: str, choices: Iterable[str], default: str, help: str) -> Flag:
+    """A flag with one of some values."""
+    return Flag(name, default, help, {"choices": list(choices)})
+
+
+def switch(name: str, help: str) -> Flag:
+    """A flag that is off unless it is given."""
+    return Flag(name, False, help, {"action": "store_true"})
 
 
 def whole(least: int):
@@ -52,10 +100,10 @@ def real(least: float, most: float = float("inf"), above: bool = False):
 def subset(names: tuple[str, ...]):
     """An argparse type: some of `names`, separated by commas, or "none"."""
 
-    def chosen(text: str) -> str:
+    def selection(text: str) -> str:
         for name in text.split(",") if text != "none" else ():
             if name not in names:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(names)}; or give `none`")
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(names)}; or give `none`")
         return text
 
-    return chosen
+    return selection

@@ -1,10 +1,14 @@
 """What changes from epoch to epoch: beta, the teacher-forcing ratio, the learning rate.
 
-Each value is a function of the flags and of how far the run is, so a resumed run needs no state of them.
+Each value is a function of the flags and of how far the run is, so a resumed run needs no state for them
+(docs/contract.md, "Schedules").
 """
 
 import math
 import random
+
+# With beta 0 the log variance of the posterior is free, and the loss became NaN in the course lab.
+KL_ANNEAL_START = 0.01
 
 
 class Budget:
@@ -20,33 +24,33 @@ class Budget:
         self.seconds = seconds
 
     def done(self, epoch: float) -> float:
-        """Fraction in [0, 1] of the run that is done, when `epoch` epochs are."""
+        """Fraction in [0, 1] of the run that is done after `epoch` epochs."""
         part = epoch / self.epochs if self.minutes is None else self.seconds / (60 * self.minutes)
         return min(1.0, part)
 
     def spent(self, epoch: int) -> bool:
-        """Whether training is over, when `epoch` epochs are done."""
+        """Whether training is over after `epoch` epochs."""
         return self.done(epoch) >= 1.0
 
     def schedule_epoch(self, epoch: int) -> int:
-        """The epoch that schedules over `num_epoch` epochs have reached: stretched to the minutes."""
+        """The epoch, for schedules over `num_epoch` epochs: scaled so that these take `max_minutes`."""
         return epoch if self.minutes is None else int(self.done(epoch) * self.epochs)
 
     def __str__(self) -> str:
         if self.minutes is None:
-            return f"{self.epochs} epochs are done already; raise --num_epoch to go on"
-        return f"{self.minutes:g} minutes of training are done already; raise --max_minutes to go on"
+            return f"{self.epochs} epochs are done already; raise --num_epoch to continue"
+        return f"{self.minutes:g} minutes of training are done already; raise --max_minutes to continue"
 
 
 class kl_annealing:
-    """Weight of the KL term, one value an epoch (cyclical: Fu et al. 2019, section 3).
+    """Weight of the KL term, one value for each epoch (cyclical: Fu et al. 2019, section 3).
 
-    The paper counts cycles in a run; here `kl_anneal_cycle` is a cycle's length in epochs and
-    `kl_anneal_ratio` the slope, so that beta reaches 1 after the fraction 1 / ratio of a cycle.
+    The paper gives the number of cycles in a run; here `kl_anneal_cycle` is the length of a cycle in epochs
+    and `kl_anneal_ratio` the slope, so that beta reaches 1 after the fraction 1 / ratio of a cycle.
 
     Args:
         args: `kl_anneal_type, kl_anneal_cycle, kl_anneal_ratio, kl_anneal_start`.
-        current_epoch: the epoch to begin with.
+        current_epoch: the first epoch.
     """
 
     def __init__(self, args, current_epoch: int = 0):
@@ -54,14 +58,14 @@ class kl_annealing:
         self.current_epoch = current_epoch
 
     def update(self) -> None:
-        """Go on to the next epoch."""
+        """Advance to the next epoch."""
         self.current_epoch += 1
 
     def get_beta(self) -> float:
         """beta of the current epoch, in [0, 1]."""
         cycle = self.args.kl_anneal_cycle
-        # Students' scripts pass the lab's flags, which have no start.
-        start = getattr(self.args, "kl_anneal_start", 0.01)
+        # Scripts of the course pass its own flags, which have no start.
+        start = getattr(self.args, "kl_anneal_start", KL_ANNEAL_START)
         if self.args.kl_anneal_type == "NoKL_Annealing":
             return 1.0
         epoch = self.current_epoch
@@ -73,8 +77,8 @@ class kl_annealing:
 def teacher_forcing_ratio(args, epoch: int) -> float:
     """Probability in [0, 1] that an epoch is teacher-forced (Williams and Zipser 1989).
 
-    `tfr` before epoch `tfr_sde`; from that epoch on less by `tfr_d_step` in each, or, without a
-    step, evenly down to 0 in the last epoch.
+    It is `tfr` before epoch `tfr_sde`. From that epoch on it falls by `tfr_d_step` in each epoch or, without
+    a step, evenly to 0 in the last epoch.
     """
     if epoch < args.tfr_sde:
         return args.tfr
@@ -95,7 +99,7 @@ def learning_rate(args, epoch: float, done: float, step: int) -> float:
     Args:
         epoch: epochs done so far, with the fraction of the current one.
         done: fraction in [0, 1] of the run that is done.
-        step: updates tried so far in the whole run, for the warm-up.
+        step: number of updates so far in the whole run, for the warm-up.
     """
     warmup = min(1.0, (step + 1) / args.lr_warmup) if args.lr_warmup else 1.0
     if args.lr_schedule == "cosine":

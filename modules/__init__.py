@@ -1,6 +1,6 @@
 """What the model is: five networks, and `VAE_Model`, which rolls them out."""
 
-from .model import VAE_Model
+from .model import ARCHITECTURES, VAE_Model
 from .modules import (
     Decoder_Fusion,
     Gaussian_Predictor,
@@ -10,6 +10,7 @@ from .modules import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
     "Decoder_Fusion",
     "Gaussian_Predictor",
     "Generator",

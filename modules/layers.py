@@ -1,4 +1,4 @@
-"""Building blocks of the lab's networks.
+"""Building blocks of the `lab` architecture.
 
 The names of the children are the keys of a checkpoint, so they are a public interface. The depthwise
 blocks are those of Li et al., "Neural Video Compression with Diverse Contexts" (CVPR 2023).

@@ -4,27 +4,24 @@ Notation: B clips, T frames, `x[t]` a frame, `p[t]` its pose. Work that needs no
 done for all time steps at once, with time folded into the batch, time first: `(T * B, C, H, W)`.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import modules as lab
 from . import unet
-from .graph import Graphed
 
-ARCHITECTURES = {"lab": lab.build, "unet": unet.build}
-# Pictures the pose encoder sees at once in generation: enough to fill a device, and no more memory
-# for a video of an hour than for one of a second.
+ARCHITECTURES = {"lab": lab, "unet": unet}
+# Poses that are encoded at once in generation: enough to fill a device, and the same memory for a video of
+# any length.
 POSES_AT_ONCE = 96
 
 
-# What an encoder returns for a picture: one tensor, or, from several scales, a tuple of them.
-Feature = Tensor | tuple[Tensor, ...]
-
-
 def fold_time(clips: Tensor) -> Tensor:
-    """`(B, T, C, H, W)` -> `(T * B, C, H, W)`, so that the pictures of a time step lie together."""
+    """`(B, T, C, H, W)` -> `(T * B, C, H, W)`, so that the pictures of a time step are contiguous."""
     return clips.transpose(0, 1).flatten(0, 1)
 
 
@@ -33,126 +30,153 @@ def unfold_time(folded: Tensor, batch: int) -> Tensor:
     return folded.unflatten(0, (-1, batch)).transpose(0, 1)
 
 
-def each(function: Callable[[Tensor], Tensor], feature: Feature) -> Feature:
-    """Apply a function to the tensors of a feature."""
-    return function(feature) if isinstance(feature, Tensor) else tuple(map(function, feature))
+class FirstFrame(NamedTuple):
+    """The given frame of each clip, for the networks that see it in every step.
 
+    Attributes:
+        frame: `(B, 3, H, W)`.
+        feature: its feature.
+        pose_feature: the feature of its pose.
+    """
 
-def steps(feature: Feature, sizes: int | list[int]) -> Sequence[Feature]:
-    """The feature of many pictures as features of `sizes` pictures each, such as those of one time step."""
-    if isinstance(feature, Tensor):
-        return feature.split(sizes)
-    return list(zip(*(tensor.split(sizes) for tensor in feature), strict=True))
+    frame: Tensor
+    feature: Tensor
+    pose_feature: Tensor
+
+    def repeat(self, times: int) -> "FirstFrame":
+        """The same for `times` time steps that are computed at once."""
+        return FirstFrame(*(tensor.repeat(times, 1, 1, 1) for tensor in self))
 
 
 class VAE_Model(nn.Module):
     """Conditional VAE p(x[t] | x[t-1], p[t], z[t]) with posterior q(z[t] | x[t], p[t]), prior N(0, I).
 
     Args:
-        args: any object with `F_dim, L_dim, N_dim, D_out_dim` (channels of the frame feature, of the
-            pose feature, of z, and of the fused feature) and, where it differs from the lab's, `arch`,
-            the networks, and `output`: "linear", or "sigmoid" for pictures bounded to (0, 1).
+        args: any object with `F_dim, L_dim, N_dim, D_out_dim`: channels of the frame feature, of the pose
+            feature, of z, and of the fused feature. Optional: `arch`, the networks ("lab" if absent), and
+            `output`: "linear", or "sigmoid" for frames in (0, 1) (the architecture's own if absent).
     """
 
     def __init__(self, args):
         super().__init__()
+        networks = ARCHITECTURES[getattr(args, "arch", "lab")]
+        output = getattr(args, "output", networks.DEFAULTS["output"])
+        sizes = args.F_dim, args.L_dim, args.N_dim, args.D_out_dim
         (
             self.frame_transformation,
             self.label_transformation,
             self.Gaussian_Predictor,
             self.Decoder_Fusion,
             self.Generator,
-        ) = ARCHITECTURES[getattr(args, "arch", "lab")](args)
+        ) = networks.build(*sizes, bounded=output == "sigmoid")
+        self.sees_first_frame = networks.SEES_FIRST_FRAME
         self.N_dim = args.N_dim
 
-    def _paint(self, frame: Feature, pose: Feature, z: Tensor, memory: tuple[Feature, ...]) -> Tensor:
-        """One step of generation, from features: of the last frame, of the pose, and `memory`."""
-        return self.Generator(self.Decoder_Fusion(frame, pose, z, *memory))
-
-    def _memory(self, first_frame: Feature, first_pose: Tensor) -> tuple[Feature, ...]:
-        """What the decoder fusion sees in every step: features of the first frame and of its pose.
-
-        Nothing, where the networks do not ask for it.
-        """
-        if not self.Decoder_Fusion.sees_first_frame:
-            return ()
-        return first_frame, self.label_transformation(first_pose)
-
-    def latent_shape(self, length: int, height: int, width: int) -> tuple[int, ...]:
-        """`(T-1, N_dim, h, w)`: the latents of a clip of `length` frames."""
-        return length - 1, self.N_dim, *self.Gaussian_Predictor.latent_size(height, width)
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """`(N_dim, h, w)`: the shape of z for a frame of a size."""
+        return self.N_dim, *self.Gaussian_Predictor.latent_size(height, width)
 
     def forward(
         self, frames: Tensor, poses: Tensor, teacher_forcing: bool, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Roll out training clips, z drawn from the posterior.
+        """Roll out training clips, with z from the posterior.
 
-        BatchNorm (in the lab's pose encoder) normalizes in training by all B * (T - 1) poses of the
-        call, not by the B of one step: the poses are known ahead, and more pictures give statistics
-        closer to those that generation uses.
+        BatchNorm (in the pose encoder of the `lab` architecture) normalizes in training by all B * (T - 1)
+        poses of the call, not by the B poses of one step: the poses are known in advance, and statistics
+        over more pictures are closer to those that generation uses.
 
         Args:
             frames, poses: `(B, T, 3, H, W)` in [0, 1], T >= 2.
-            teacher_forcing: each step starts from the true last frame, else from the model's own,
-                through which gradients flow.
-            noise: `(B, T-1, N_dim, h, w)`, what makes z of the posterior; drawn if not given.
+            teacher_forcing: each step starts from the true last frame, otherwise from the model's own last
+                frame, through which gradients flow.
+            noise: `(B, T-1, N_dim, h, w)`, the standard normal sample of the reparameterization; drawn if
+                not given.
 
         Returns:
             predicted `(B, T-1, 3, H, W)`, the frames 1 .. T-1, and `mu, logvar` of the posterior,
             `(B, T-1, N_dim, h, w)`.
         """
         batch, length = frames.shape[:2]
-        true_features = self.frame_transformation(fold_time(frames))
+        features = self.frame_transformation(fold_time(frames))
         pose_features = self.label_transformation(fold_time(poses[:, 1:]))
         # Split, not sliced: the gradient of a split is one concatenation, that of slices a sum of zeros.
-        first, predictable = steps(true_features, [batch, (length - 1) * batch])
+        first_feature, target_features = features.split([batch, (length - 1) * batch])
         noise = None if noise is None else fold_time(noise)
-        z, mu, logvar = self.Gaussian_Predictor(predictable, pose_features, noise)
-        memory = self._memory(first, poses[:, 0])
+        z, mu, logvar = self.Gaussian_Predictor(target_features, pose_features, noise)
+        first = self._first_frame(frames[:, 0], first_feature, poses[:, 0])
         if teacher_forcing:
-            last = each(lambda tensor: tensor[:-batch], true_features)
-            always = tuple(each(lambda tensor: tensor.repeat(length - 1, 1, 1, 1), one) for one in memory)
-            predicted = self._paint(last, pose_features, z, always)
+            first = first and first.repeat(length - 1)
+            predicted = self._paint(features[:-batch], pose_features, z, first)
         else:
-            predicted = self._free_run(first, steps(pose_features, batch), z.split(batch), memory)
+            predicted = self._free_run(first_feature, pose_features.split(batch), z.split(batch), first)
         return tuple(unfold_time(folded, batch) for folded in (predicted, mu, logvar))
 
-    def _free_run(
-        self, first: Feature, poses: Sequence[Feature], latents: Sequence[Tensor], memory
-    ) -> Tensor:
-        """Frames 1 .. T-1, each from the one before, time folded into the batch."""
-        predicted, feature = [], first
-        for pose, z in zip(poses, latents, strict=True):
+    def _first_frame(self, frame: Tensor, feature: Tensor, pose: Tensor) -> FirstFrame | None:
+        """What the decoder sees of the first frame in every step; None in an architecture without that."""
+        if not self.sees_first_frame:
+            return None
+        return FirstFrame(frame, feature, self.label_transformation(pose))
+
+    def _paint(self, feature: Tensor, pose_feature: Tensor, z: Tensor, first: FirstFrame | None) -> Tensor:
+        """The next frame, from the features of the last frame and of the next pose."""
+        if first is None:
+            return self.Generator(self.Decoder_Fusion(feature, pose_feature, z))
+        fused = self.Decoder_Fusion(feature, pose_feature, z, first.feature, first.pose_feature)
+        return self.Generator(fused, first.frame)
+
+    def _free_run(self, feature: Tensor, pose_features, latents, first: FirstFrame | None) -> Tensor:
+        """Frames 1 .. T-1, each from the one before, `((T-1) * B, 3, H, W)`."""
+        predicted = []
+        for pose_feature, z in zip(pose_features, latents, strict=True):
             if predicted:
                 feature = self.frame_transformation(predicted[-1])
-            predicted.append(self._paint(feature, pose, z, memory))
+            predicted.append(self._paint(feature, pose_feature, z, first))
         return torch.cat(predicted)
 
-    @torch.no_grad()
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Eval mode without gradients; the mode is restored at the end."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+    def posterior(self, frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z | x, p), in eval mode.
+
+        Args:
+            frames, poses: `(N, 3, H, W)` in [0, 1], on the model's device.
+
+        Returns:
+            `mu, logvar`, each `(N, N_dim, h, w)`.
+        """
+        with self._inference():
+            features = self.frame_transformation(frames), self.label_transformation(poses)
+            _, mu, logvar = self.Gaussian_Predictor(*features)
+            return mu, logvar
+
     def predict(self, frames: Tensor, poses: Tensor) -> Tensor:
-        """Predict each frame from the true one before it (teacher-forced), in eval mode, with z = 0.
+        """Predict each frame from the true one before it (teacher forcing), in eval mode, with z = 0.
 
         Args:
             frames, poses: `(B, T, 3, H, W)` in [0, 1], on the model's device.
 
         Returns:
-            `(B, T-1, 3, H, W)`, the frames 1 .. T-1.
+            `(B, T-1, 3, H, W)`, the frames 1 .. T-1; not clamped.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            size = self.Gaussian_Predictor.latent_size(*frames.shape[-2:])
-            z = frames.new_zeros(len(frames), self.N_dim, *size)
-            memory = self._memory(self.frame_transformation(frames[:, 0]), poses[:, 0])
-            predicted = [
-                self._paint(self.frame_transformation(last), self.label_transformation(pose), z, memory)
-                for last, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True)
-            ]
+        with self._inference():
+            z = frames.new_zeros(len(frames), *self.latent_shape(*frames.shape[-2:]))
+            feature = self.frame_transformation(frames[:, 0])
+            first = self._first_frame(frames[:, 0], feature, poses[:, 0])
+            predicted = []
+            for true_frame, pose in zip(frames[:, 1:].unbind(1), poses[:, 1:].unbind(1), strict=True):
+                predicted.append(self._paint(feature, self.label_transformation(pose), z, first))
+                feature = self.frame_transformation(true_frame)
             return torch.stack(predicted, dim=1).to(frames.dtype)
-        finally:
-            self.train(was_training)
 
-    @torch.no_grad()
     def generate(
         self,
         first_frame: Tensor,
@@ -160,58 +184,50 @@ class VAE_Model(nn.Module):
         sample: bool = False,
         generator: torch.Generator | None = None,
         z: Tensor | None = None,
+        wrap_step: Callable[[Callable], Callable] | None = None,
     ) -> Tensor:
-        """Render videos in eval mode, each frame from the model's last; the mode is restored.
+        """Generate videos in eval mode, each frame from the model's own last frame.
 
         Args:
-            first_frame: `(B, 3, H, W)` in [0, 1]; the model's device.
-            poses: `(B, T, 3, H, W)` in [0, 1], of any T; may lie on another device than the model.
-            sample: draw z from the prior N(0, I), by `generator`, else use its mean, 0.
+            first_frame: `(B, 3, H, W)` in [0, 1], on the model's device.
+            poses: `(B, T, 3, H, W)` in [0, 1], of any T; may be on another device than the model.
+            sample: draw z from the prior N(0, I), with `generator`, instead of using its mean, 0.
             z: the latents to use instead, `(B, T, N_dim, h, w)`; `z[:, 0]` is not used.
+            wrap_step: wraps the function of one step, to run it faster: it takes the pose's feature, reads
+                and writes tensors that stay in place, and returns nothing.
 
         Returns:
             `(B, T, 3, H, W)` on the device of `poses`, the first frame included; not clamped.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            return self._generate(first_frame, poses, sample, generator, z)
-        finally:
-            self.train(was_training)
+        with self._inference():
+            return self._generate(first_frame, poses, sample, generator, z, wrap_step)
 
-    def _generate(self, first_frame, poses, sample, generator, z):
+    def _generate(self, first_frame, poses, sample, generator, z, wrap_step):
         batch, length = poses.shape[:2]
         device = first_frame.device
-        # Time first, so that the frames of a piece lie together and leave a GPU in one copy.
-        shape = (length, batch, *poses.shape[2:])
-        leaves = device.type == "cuda" and poses.device.type == "cpu"
-        video = torch.empty(shape, dtype=first_frame.dtype, device=poses.device, pin_memory=leaves)
+        video = first_frame.new_empty(length, *first_frame.shape)
         video[0] = first_frame
         frame = first_frame.clone(memory_format=torch.channels_last)
-        size = self.Gaussian_Predictor.latent_size(*first_frame.shape[-2:])
-        z_now = first_frame.new_zeros(batch, self.N_dim, *size)
-        memory = self._memory(self.frame_transformation(first_frame), poses[:, 0].to(device))
+        first_feature = self.frame_transformation(frame)
+        first = self._first_frame(frame.clone(), first_feature, poses[:, 0].to(device))
+        feature = first_feature.clone()
+        z_now = first_frame.new_zeros(batch, *self.latent_shape(*first_frame.shape[-2:]))
 
-        def advance(*pose: Tensor) -> None:
-            """Replace the frame by the next one; the pose's feature may have several tensors."""
-            feature = pose[0] if len(pose) == 1 else pose
-            frame.copy_(self._paint(self.frame_transformation(frame), feature, z_now, memory))
+        def step(pose_feature: Tensor) -> None:
+            frame.copy_(self._paint(feature, pose_feature, z_now, first))
+            feature.copy_(self.frame_transformation(frame))
 
-        if device.type == "cuda":
-            advance = Graphed(advance)
+        if wrap_step is not None:
+            step = wrap_step(step)
         chunk = max(1, POSES_AT_ONCE // batch)
         for start in range(1, length, chunk):
-            some_poses = fold_time(poses[:, start : start + chunk]).to(device, non_blocking=True)
-            made = []
-            for t, pose in enumerate(steps(self.label_transformation(some_poses), batch), start):
+            chunk_poses = fold_time(poses[:, start : start + chunk]).to(device, non_blocking=True)
+            pose_features = self.label_transformation(chunk_poses).split(batch)
+            for t, pose_feature in enumerate(pose_features, start):
                 if z is not None:
                     z_now.copy_(z[:, t])
                 elif sample:
                     z_now.normal_(generator=generator)
-                advance(*((pose,) if isinstance(pose, Tensor) else pose))
-                made.append(frame.clone())
-            # Nothing waits for this copy but the end of the video.
-            video[start : start + chunk].copy_(torch.stack(made), non_blocking=True)
-        if leaves:
-            torch.cuda.synchronize(device)
-        return video.transpose(0, 1)
+                step(pose_feature)
+                video[t] = frame
+        return video.transpose(0, 1).to(poses.device)

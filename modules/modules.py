@@ -1,6 +1,7 @@
-"""The five networks of the lab, all convolutional at the full resolution of the frames.
+"""The `lab` architecture: the five networks of the course lab, convolutional at the frames' full resolution.
 
-Shapes: `N` pictures of `(C, H, W)`. Layers are numbered as in the lab's checkpoints.
+Shapes: `N` pictures of `(C, H, W)`. Layers are numbered as in the course lab's checkpoints (docs/contract.md,
+"Networks").
 """
 
 import torch
@@ -8,8 +9,12 @@ from torch import Tensor, nn
 
 from .layers import DepthConvBlock, ResidualBlock
 
-# exp(10 / 2) is noise of 148 standard deviations and exp(-10 / 2) is none: what lies outside carries
-# no meaning, only the overflow of exp, which is how runs with beta = 0 became NaN.
+# Sizes of the networks and range of their output, where no flag says otherwise.
+DEFAULTS = {"F_dim": 128, "L_dim": 32, "N_dim": 12, "D_out_dim": 192, "output": "linear"}
+SEES_FIRST_FRAME = False
+
+# A standard deviation of exp(10 / 2) = 148 is pure noise and one of exp(-10 / 2) is almost none. Values
+# beyond add nothing but the overflow of exp, by which runs with beta = 0 became NaN.
 LOGVAR_RANGE = (-10.0, 10.0)
 
 
@@ -45,8 +50,8 @@ class RGB_Encoder(nn.Sequential):
 class Label_Encoder(nn.Sequential):
     """Pose encoder: pose picture `(N, in_chans, H, W)` -> feature `(N, out_chans, H, W)`.
 
-    Layer 3 has no activation: the lab passes `True` as the slope of a LeakyReLU, which makes it the
-    identity, and a checkpoint of the lab must compute here what it computed there.
+    Layer 3 has no activation: the course lab's code passes `True` as the slope of a LeakyReLU, which makes it
+    the identity, and its checkpoints must give the same results here.
     """
 
     def __init__(self, in_chans: int, out_chans: int):
@@ -93,8 +98,6 @@ class Gaussian_Predictor(nn.Sequential):
 class Decoder_Fusion(nn.Sequential):
     """Fuses `(frame_feature, pose_feature, z)`, `in_chans` in all, to `(N, out_chans, H, W)`."""
 
-    sees_first_frame = False
-
     def __init__(self, in_chans: int = 48, out_chans: int = 96):
         i, o = in_chans, out_chans
         super().__init__(
@@ -111,7 +114,7 @@ class Decoder_Fusion(nn.Sequential):
 
 
 class Generator(nn.Sequential):
-    """Feature `(N, input_nc, H, W)` -> picture `(N, output_nc, H, W)`, of no bounded range."""
+    """Feature `(N, input_nc, H, W)` -> frame `(N, output_nc, H, W)` of unbounded range."""
 
     def __init__(self, input_nc: int, output_nc: int):
         n = input_nc
@@ -128,20 +131,18 @@ class Generator(nn.Sequential):
 
 
 class BoundedGenerator(Generator):
-    """`Generator` whose pictures lie in (0, 1)."""
+    """`Generator` whose frames lie in (0, 1)."""
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features).sigmoid()
 
 
-def build(args) -> tuple[nn.Module, ...]:
-    """The five networks in the order of the roles, for `F_dim, L_dim, N_dim, D_out_dim, output`."""
-    condition = args.F_dim + args.L_dim
-    generator = BoundedGenerator if getattr(args, "output", "linear") == "sigmoid" else Generator
+def build(F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, bounded: bool) -> tuple[nn.Module, ...]:
+    """The five networks, in the order of `VAE_Model`; `bounded`: frames in (0, 1)."""
     return (
-        RGB_Encoder(3, args.F_dim),
-        Label_Encoder(3, args.L_dim),
-        Gaussian_Predictor(condition, args.N_dim),
-        Decoder_Fusion(condition + args.N_dim, args.D_out_dim),
-        generator(args.D_out_dim, 3),
+        RGB_Encoder(3, F_dim),
+        Label_Encoder(3, L_dim),
+        Gaussian_Predictor(F_dim + L_dim, N_dim),
+        Decoder_Fusion(F_dim + L_dim + N_dim, D_out_dim),
+        (BoundedGenerator if bounded else Generator)(D_out_dim, 3),
     )

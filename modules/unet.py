@@ -1,8 +1,8 @@
-"""The five networks over two scales: the same names and roles as the lab's, a tenth of the arithmetic.
+"""The `unet` architecture: the five networks over two scales, with a tenth of the arithmetic of `lab`.
 
 A picture is folded to half its size at once (2x2 pixels to channels) and unfolded at the end (Shi et al.
-2016), so that few layers work at the full size. The decoder fusion is a U (Ronneberger et al. 2015): all
-that is known of a frame meets at its entrance, before any layer has thrown detail away.
+2016), so that few layers work at the full size. The decoder fusion is a U-shaped network (Ronneberger et al.
+2015): all that is known of a frame meets at its entrance, before any layer has lost detail.
 
 Shapes: pictures `(N, 3, H, W)`; features at half the size, `(N, c, H/2, W/2)`; z at a quarter. Sides that
 are odd on the way are rounded up.
@@ -16,6 +16,10 @@ from torch.nn.functional import interpolate, pad
 
 from .modules import posterior_sample
 
+# Sizes of the networks and range of their output, where no flag says otherwise.
+DEFAULTS = {"F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid"}
+SEES_FIRST_FRAME = True
+
 
 def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution, GroupNorm (Wu and He 2018), SiLU: `(N, i, h, w)` -> `(N, o, h / stride, ..)`."""
@@ -27,12 +31,12 @@ def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
 
 
 def half(side: int) -> int:
-    """A side after one halving."""
+    """The length of a side after one halving."""
     return (side + 1) // 2
 
 
 def fold(picture: Tensor) -> Tensor:
-    """`(N, c, H, W)` -> `(N, 4c, H/2, W/2)`; an odd side is continued by a row or column."""
+    """`(N, c, H, W)` -> `(N, 4c, H/2, W/2)`; the last row or column of an odd side is repeated."""
     height, width = picture.shape[-2:]
     if height % 2 or width % 2:
         picture = pad(picture, (0, width % 2, 0, height % 2), mode="replicate")
@@ -40,22 +44,22 @@ def fold(picture: Tensor) -> Tensor:
 
 
 class RGB_Encoder(nn.Module):
-    """Frame encoder: frame -> its feature of `out_chans` channels, and the frame itself."""
+    """Frame encoder: frame -> its feature of `out_chans` channels."""
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
         self.block = conv_block(4 * in_chans, out_chans)
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        # About zero mean and unit variance, as networks like it.
-        return self.block(fold(4 * (frame - 0.5))), frame
+    def forward(self, frame: Tensor) -> Tensor:
+        # Pixels with about zero mean and unit variance train faster.
+        return self.block(fold(4 * (frame - 0.5)))
 
 
 class Label_Encoder(nn.Module):
     """Pose encoder: pose picture, a drawing on white -> its feature of `out_chans` channels.
 
-    A thin line on a small picture is a faint shade: of its ink, 1 - colour, the square root is taken, which
-    lifts what is faint. Without it, the same network was 3 dB behind after 100 seconds of training.
+    A thin line on a small picture is pale: the encoder takes the square root of the ink, 1 - colour, which
+    makes pale lines darker. Without it, the same network was 3 dB worse after 100 seconds of training.
     """
 
     def __init__(self, in_chans: int, out_chans: int):
@@ -78,9 +82,9 @@ class Gaussian_Predictor(nn.Module):
         self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), nn.Conv2d(64, 2 * out_chans, 1))
 
     def forward(
-        self, frame_feature: tuple[Tensor, Tensor], pose_feature: Tensor, noise: Tensor | None = None
+        self, frame_feature: Tensor, pose_feature: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return posterior_sample(self.layers(torch.cat([frame_feature[0], pose_feature], dim=1)), noise)
+        return posterior_sample(self.layers(torch.cat([frame_feature, pose_feature], dim=1)), noise)
 
     @staticmethod
     def latent_size(height: int, width: int) -> tuple[int, int]:
@@ -91,38 +95,35 @@ class Gaussian_Predictor(nn.Module):
 class Decoder_Fusion(nn.Module):
     """Fuses the features of the last frame and the pose, z, and those of the first frame and its pose.
 
-    The first frame is given and never wrong: appearance comes from it where the last frame has lost it. Its
-    pose tells where in it the person stood, and so where it does not show the room.
+    The first frame is given and has no errors: appearance comes from it where the last frame has lost it. Its
+    pose tells which part of the background the person hides in it.
 
-    Returns `(N, out_chans, H/2, W/2)` and the first frame, for the generator's blend.
+    Returns `(N, out_chans, H/2, W/2)`.
     """
-
-    sees_first_frame = True
 
     def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
         self.enter = nn.Sequential(conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine))
         self.down = conv_block(fine, coarse, stride=2)
-        # z begins without a say: noise that says nothing would only slow down what is to be learned first.
+        # z starts with weights of zero: before the posterior has learned anything, it is only noise.
         self.inject = nn.Conv2d(z_chans, coarse, 1)
         nn.init.zeros_(self.inject.weight)
         self.deep = nn.Sequential(conv_block(coarse, coarse), conv_block(coarse, coarse))
         self.leave = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
 
-    def forward(self, frame_feature, pose_feature, z, first_frame, first_pose) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([frame_feature[0], first_frame[0], first_pose, pose_feature], dim=1)
-        skip = self.enter(seen)
+    def forward(self, frame_feature, pose_feature, z, first_feature, first_pose) -> Tensor:
+        skip = self.enter(torch.cat([frame_feature, first_feature, first_pose, pose_feature], dim=1))
         x = self.deep(self.down(skip) + self.inject(z))
         x = interpolate(x, skip.shape[-2:])
-        return self.leave(torch.cat([x, skip], dim=1)), first_frame[1]
+        return self.leave(torch.cat([x, skip], dim=1))
 
 
 class Generator(nn.Module):
-    """The fused feature -> picture `(N, output_nc, H, W)`.
+    """The fused feature and the first frame -> the next frame `(N, output_nc, H, W)`.
 
-    The picture is painted and blended, by a mask that is learned with it, over the first frame: what does
-    not move is copied exactly. The mask begins in the middle, for a mask of 0 learns nothing.
+    The frame is painted and blended over the first frame by a mask, which is learned with it: what does not
+    move is copied exactly. The mask starts near 0.5, because the gradient of a mask of 0 vanishes.
     """
 
     def __init__(self, input_nc: int, output_nc: int, bounded: bool):
@@ -130,22 +131,21 @@ class Generator(nn.Module):
         self.paint = nn.Conv2d(input_nc, 4 * (output_nc + 1), 3, padding=1)
         self.bounded = bounded
 
-    def forward(self, fused: tuple[Tensor, Tensor]) -> Tensor:
-        x, first = fused
-        height, width = first.shape[-2:]
-        sheet = nn.functional.pixel_shuffle(self.paint(x), 2)[..., :height, :width]
+    def forward(self, fused: Tensor, first_frame: Tensor) -> Tensor:
+        height, width = first_frame.shape[-2:]
+        sheet = nn.functional.pixel_shuffle(self.paint(fused), 2)[..., :height, :width]
         painted, mask = sheet[:, :-1], sheet[:, -1:].sigmoid()
         if self.bounded:
             painted = painted.sigmoid()
-        return mask * painted + (1 - mask) * first
+        return mask * painted + (1 - mask) * first_frame
 
 
-def build(args) -> tuple[nn.Module, ...]:
-    """The five networks in the order of the roles, for `F_dim, L_dim, N_dim, D_out_dim, output`."""
+def build(F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, bounded: bool) -> tuple[nn.Module, ...]:
+    """The five networks, in the order of `VAE_Model`; `bounded`: frames in (0, 1)."""
     return (
-        RGB_Encoder(3, args.F_dim),
-        Label_Encoder(3, args.L_dim),
-        Gaussian_Predictor(args.F_dim + args.L_dim, args.N_dim),
-        Decoder_Fusion(args.F_dim, args.L_dim, args.N_dim, args.D_out_dim),
-        Generator(args.D_out_dim, 3, bounded=getattr(args, "output", "sigmoid") == "sigmoid"),
+        RGB_Encoder(3, F_dim),
+        Label_Encoder(3, L_dim),
+        Gaussian_Predictor(F_dim + L_dim, N_dim),
+        Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim),
+        Generator(D_out_dim, 3, bounded),
     )

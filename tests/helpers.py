@@ -15,15 +15,16 @@ LAB_FORMAT_KEYS = {"state_dict", "optimizer", "lr", "tfr", "last_epoch"}
 SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
 
-# A model and clips small enough that an epoch takes a moment.
+# A model and clips so small that an epoch takes a moment.
 SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
 SMALL_MODEL = ["--arch=lab", *(f"--{name}={value}" for name, value in SIZES.items()), *SMALL_PICTURES]
 SMALL_UNET = ["--F_dim=8", "--L_dim=8", "--D_out_dim=8", *SMALL_PICTURES]
-SMALL_RUN = [*SMALL_MODEL, "--train_vi_len=4", "--num_epoch=1", "--device=cpu"]
+# The protocol of the course lab, on small clips.
+SMALL_RUN = ["--recipe=lab", "--z=mean", *SMALL_MODEL, "--train_vi_len=4", "--num_epoch=1", "--device=cpu"]
 
 
 def small_model(**changes):
-    """Flags of a small VAE_Model, the lab's but for `changes`."""
+    """Flags of a small VAE_Model of the `lab` architecture, with some changes."""
     return SimpleNamespace(**({"arch": "lab"} | SIZES | changes))
 
 
@@ -32,6 +33,11 @@ def random_clips(batch=2, length=5, height=HEIGHT, width=WIDTH, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, length, 3, height, width)
     return torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
+
+
+def random_uint8_clips(**settings):
+    """Frames and poses `(B, T, H, W, 3)` uint8, as a step takes them; `settings` of `random_clips`."""
+    return [(255 * clip).round().to(torch.uint8).movedim(2, -1) for clip in random_clips(**settings)]
 
 
 def write_pictures(folder: Path, count: int, seed=0, size=(2 * WIDTH, 2 * HEIGHT), numbers=None):

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dataloader
-from dataloader import TrainingClips, clip_starts, to_float, true_frames, validation_video
+from dataloader import TrainingClips, clip_starts, load_test_sequences, validation_sequence
 from engine.console import UserError
 from tests.helpers import write_dataset, write_pictures
+from utils import to_uint8
 
 
 def flags(root, **changes):
@@ -62,33 +63,31 @@ def test_epochs_differ_and_depend_on_seed_and_epoch_alone(tmp_path):
 def test_batches_hold_the_frames_and_poses_of_their_clips(tmp_path):
     root = write_dataset(tmp_path, train=22)
     clips = TrainingClips(flags(root, clips="in_order"))
-    batches = clips.rows(0)
+    batches = clips.batches(0)
     assert len(batches) == 2
-    here = dataloader.DeviceClips(clips, "cpu")
-    frames, poses = here.decode(*here.send(batches[1]))
-    assert frames.shape == poses.shape == (2, 4, 3, 8, 16)
-    assert torch.equal(frames[1], to_float(clips.frames[12:16]))
-    assert torch.equal(poses[0], to_float(clips.poses[8:12]))
+    frames, poses = dataloader.DeviceClips(clips, "cpu").load(batches[1])
+    assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == torch.uint8
+    assert np.array_equal(frames[1], clips.frames[12:16])
+    assert np.array_equal(poses[0], clips.poses[8:12])
 
 
-def test_pictures_that_lie_on_the_device_are_those_that_are_sent(tmp_path):
+def test_clips_of_resident_pictures_are_those_that_are_copied(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path)))
-    sent, resident = dataloader.DeviceClips(clips, "cpu"), dataloader.DeviceClips(clips, "cpu")
-    resident.keep_here()
-    for rows in clips.rows(0):
-        assert len(resident.send(rows)) == 1
-        for one, other in zip(
-            sent.decode(*sent.send(rows)), resident.decode(*resident.send(rows)), strict=True
-        ):
-            assert torch.equal(one, other)
+    copied, resident = dataloader.DeviceClips(clips, "cpu"), dataloader.DeviceClips(clips, "cpu")
+    resident.make_resident()
+    clips.frames = clips.poses = None  # the resident pictures are enough
+    for indices in TrainingClips(flags(tmp_path)).batches(0):
+        copied.clips = TrainingClips(flags(tmp_path))
+        for expected, actual in zip(copied.load(indices), resident.load(indices), strict=True):
+            assert torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize("first_frame", ["clip", "any"])
 def test_ranks_share_the_steps_of_one_rank_with_a_larger_batch(tmp_path, first_frame):
     root = write_dataset(tmp_path, train=60)
     settings = {"first_frame": first_frame}
-    shares = [TrainingClips(flags(root, batch_size=2, **settings)).rows(3, rank, 3) for rank in range(3)]
-    whole = TrainingClips(flags(root, batch_size=6, **settings)).rows(3)
+    shares = [TrainingClips(flags(root, batch_size=2, **settings)).batches(3, rank, 3) for rank in range(3)]
+    whole = TrainingClips(flags(root, batch_size=6, **settings)).batches(3)
     assert len(whole) == 2
     for step, parts in zip(whole, zip(*shares, strict=True), strict=True):
         assert np.array_equal(step, np.concatenate(parts))
@@ -96,8 +95,8 @@ def test_ranks_share_the_steps_of_one_rank_with_a_larger_batch(tmp_path, first_f
 
 def test_every_rank_has_a_clip_if_there_are_fewer_than_ranks(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path, train=8), batch_size=1, clips="in_order"))
-    shares = [clips.rows(0, rank, 3) for rank in range(3)]
-    assert [[rows[0][0] for rows in share] for share in shares] == [[0], [4], [0]]
+    shares = [clips.batches(0, rank, 3) for rank in range(3)]
+    assert [[step[0][0] for step in share] for share in shares] == [[0], [4], [0]]
 
 
 def test_first_frame_of_a_clip_comes_from_anywhere_in_its_shot(tmp_path):
@@ -106,7 +105,7 @@ def test_first_frame_of_a_clip_comes_from_anywhere_in_its_shot(tmp_path):
     clips.shot_of = [shot for shot in dataloader.shots(clips.numbers) for _ in shot]
     firsts = set()
     for epoch in range(8):
-        for clip, start in zip(clips.rows(epoch)[0], clips.order(epoch), strict=False):
+        for clip, start in zip(clips.batches(epoch)[0], clips.order(epoch), strict=False):
             assert clip[1:].tolist() == [start + 1, start + 2, start + 3]
             assert clip[0] // 20 == start // 20
             firsts.add(clip[0])
@@ -125,7 +124,7 @@ def test_partial_and_fast_train_keep_the_first_part(tmp_path):
 
 def test_batch_larger_than_the_split_is_one_step_of_all_clips(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path, train=13), batch_size=100, clips="in_order"))
-    assert [len(rows) for rows in clips.rows(0)] == [3]
+    assert [len(step) for step in clips.batches(0)] == [3]
 
 
 def test_fewer_frames_in_a_row_than_a_clip_are_refused(tmp_path):
@@ -137,49 +136,47 @@ def test_fewer_frames_in_a_row_than_a_clip_are_refused(tmp_path):
 
 def test_video_shorter_or_longer_than_asked_for_is_used_and_said(tmp_path, capsys):
     root = write_dataset(tmp_path, val=6)
-    assert len(validation_video(flags(root)).frames) == 6
+    assert len(validation_sequence(flags(root)).truth) == 6
     assert capsys.readouterr().out == ""
-    assert len(validation_video(flags(root, val_vi_len=4)).frames) == 4
+    assert len(validation_sequence(flags(root, val_vi_len=4)).truth) == 4
     assert "using the first 4" in capsys.readouterr().out
-    assert len(validation_video(flags(root, val_vi_len=9)).poses) == 6
+    assert len(validation_sequence(flags(root, val_vi_len=9)).poses) == 6
     assert "using all of them" in capsys.readouterr().out
 
 
-def test_to_float_is_channel_first_in_zero_to_one():
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
-    pictures.flags.writeable = False
-    floats = to_float(pictures)
-    assert floats.shape == (2, 3, 3, 4, 5) and floats.dtype == torch.float32
-    np.testing.assert_allclose(floats.numpy() * 255, pictures.transpose(0, 1, 4, 2, 3), atol=1e-4)
+def test_validation_sequence_holds_frames_and_poses_of_its_folders(tmp_path):
+    root = write_dataset(tmp_path)
+    sequence = validation_sequence(flags(root))
+    assert np.array_equal(to_uint8(sequence.truth)[0], sequence.first_frame)
+    assert sequence.poses.shape == (6, 8, 16, 3) and sequence.truth_source.endswith("val_img")
 
 
 def test_test_sequences_come_in_the_order_of_their_numbers(tmp_path):
     root = write_dataset(tmp_path, sequences=11, test=2)
-    videos = dataloader.test_videos(flags(root, val_vi_len=2))
-    assert [video.name for video in videos] == [str(i) for i in range(11)]
-    assert videos[3].frames.shape == (1, 8, 16, 3) and videos[3].poses.shape == (2, 8, 16, 3)
+    sequences = load_test_sequences(flags(root, val_vi_len=2))
+    assert [sequence.name for sequence in sequences] == [str(i) for i in range(11)]
+    assert sequences[3].first_frame.shape == (8, 16, 3) and sequences[3].poses.shape == (2, 8, 16, 3)
 
 
 def write_truth(root, truth, delimiter=" "):
     (root / "Demo_Test").mkdir()
-    rows = truth.transpose(0, 3, 1, 2).reshape(len(truth), -1)
-    np.savetxt(root / "Demo_Test" / "GT0.csv", rows, delimiter=delimiter)
+    np.savetxt(root / "Demo_Test" / "GT0.csv", truth.flatten(1).numpy(), delimiter=delimiter)
 
 
 @pytest.mark.parametrize("delimiter", [" ", ","])
 def test_truth_from_csv_is_that_from_pictures(tmp_path, delimiter):
     root = write_dataset(tmp_path, sequences=1)
-    (video,) = dataloader.test_videos(flags(root))
-    from_pictures, where = true_frames(flags(root), video)
-    assert where.endswith("test_gt/0")
+    (sequence,) = load_test_sequences(flags(root))
+    from_pictures = sequence.truth
+    assert sequence.truth_source.endswith("test_gt/0") and from_pictures.shape == (6, 3, 8, 16)
     for file in (root / "test" / "test_gt" / "0").iterdir():
         file.unlink()
     (root / "test" / "test_gt" / "0").rmdir()
-    assert true_frames(flags(root), video) is None
+    assert load_test_sequences(flags(root))[0].truth is None
     write_truth(root, from_pictures, delimiter)
-    from_csv, where = true_frames(flags(root), video)
-    assert where.endswith("GT0.csv")
-    np.testing.assert_allclose(from_csv, from_pictures, atol=1e-6)
+    (sequence,) = load_test_sequences(flags(root))
+    assert sequence.truth_source.endswith("GT0.csv")
+    torch.testing.assert_close(sequence.truth, from_pictures, rtol=0, atol=1e-6)
 
 
 def test_frames_of_different_sizes_are_all_resized(tmp_path):

@@ -62,14 +62,14 @@ def whole_run(request, dataset, tmp_path_factory):
 @pytest.mark.parametrize("last", range(EPOCHS - 1))
 def test_resumed_run_ends_with_the_very_state(whole_run, dataset, tmp_path, monkeypatch, last):
     whole, flags = whole_run
-    finish_epoch = Trainer.Run.finish_epoch
+    save = Trainer.Run.save
 
     def stop_after(run, record, final):
-        finish_epoch(run, record, final)
+        save(run, record, final)
         if record["epoch"] == last:
             raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer.Run, "finish_epoch", stop_after)
+    monkeypatch.setattr(Trainer.Run, "save", stop_after)
     with pytest.raises(Stopped):
         Trainer.main(command(dataset, tmp_path, *FLAGS, *flags))
     monkeypatch.undo()
@@ -106,7 +106,7 @@ def test_lab_checkpoint_is_continued_after_its_last_epoch(dataset, tmp_path, cap
     Trainer.main(command(dataset, tmp_path / "done", *flags, "--num_epoch=2"))
     assert "2 epochs are done already" in capsys.readouterr().out
     Trainer.main(command(dataset, tmp_path / "more", *flags, "--num_epoch=3"))
-    assert "the optimizer starts afresh" in capsys.readouterr().out
+    assert "the optimizer starts without its state" in capsys.readouterr().out
     assert checkpoint.read(tmp_path / "more" / "last.ckpt")["last_epoch"] == 2
 
 
@@ -146,7 +146,7 @@ def test_signal_ends_the_run_with_a_line_that_says_how_to_resume(dataset, tmp_pa
     assert "Traceback" not in errors
     last = checkpoint.read(tmp_path / "last.ckpt")["last_epoch"]
     assert f"epoch {last} is the last finished one" in errors
-    resume = errors.split("go on with: python ")[1].split("\n")[0]
+    resume = errors.split("continue with: python ")[1].split("\n")[0]
     assert_succeeds(run_script(*shlex.split(resume), "--num_epoch", last + 2, "--device=cpu"))
     assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == last + 1
 

@@ -12,9 +12,8 @@ from PIL import Image
 
 import Tester
 import utils
-from dataloader import test_videos as read_test_videos
-from dataloader import to_float, true_frames
-from engine import checkpoint
+from dataloader import load_test_sequences
+from engine import checkpoint, evaluate
 from modules import VAE_Model
 from tests.helpers import (
     HEIGHT,
@@ -25,6 +24,7 @@ from tests.helpers import (
     small_model,
     write_dataset,
 )
+from utils import to_float
 
 DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6)
 
@@ -82,8 +82,9 @@ def test_printout_results_and_pictures(dataset, ckpt, tmp_path):
         assert -1 <= sequence["ssim"] <= 1
     names = {path.name for path in tmp_path.iterdir()}
     gifs = {f"{kind}_seq{i}.gif" for kind in ("pred", "compare") for i in (1, 2)}
-    sheets = {"sheet_seq1.png", "sheet_seq2.png"}
-    assert names == gifs | sheets | {"results.json", "psnr_by_frame.png"}
+    kinds = (("sheet_seq", "png"), ("pred_seq", "npz"))
+    others = {f"{name}{i}.{kind}" for name, kind in kinds for i in (1, 2)}
+    assert names == gifs | others | {"results.json", "psnr_by_frame.png"}
     with Image.open(tmp_path / "sheet_seq1.png") as sheet:
         assert sheet.width > 4 * WIDTH and sheet.height > 6 * HEIGHT
     with Image.open(tmp_path / "compare_seq2.gif") as gif:
@@ -105,8 +106,8 @@ def test_checkpoint_in_the_lab_s_own_format_renders_as_the_plain_loop_does(datas
     rows = submitted_frames(tmp_path / "submission.csv")
     DATA_FLAGS.DR = dataset
     expected = [
-        plain_loop(model, to_float(video.frames), to_float(video.poses))
-        for video in read_test_videos(DATA_FLAGS)
+        plain_loop(model, to_float(sequence.first_frame[None]), to_float(sequence.poses))
+        for sequence in load_test_sequences(DATA_FLAGS)
     ]
     pictures = np.concatenate([utils.to_uint8(video).transpose(0, 3, 1, 2) for video in expected])
     assert np.abs(rows - pictures.reshape(len(pictures), -1)).max() <= 1
@@ -118,7 +119,7 @@ def test_submission_has_every_frame_of_every_sequence(dataset, ckpt, tmp_path):
     rows = submitted_frames(tmp_path / "submission.csv")
     assert rows.shape == (2 * 6, 3 * HEIGHT * WIDTH)
     DATA_FLAGS.DR = dataset
-    first = read_test_videos(DATA_FLAGS)[1].frames[0]
+    first = load_test_sequences(DATA_FLAGS)[1].first_frame
     assert np.array_equal(rows[6].reshape(3, HEIGHT, WIDTH), first.transpose(2, 0, 1))
 
 
@@ -134,7 +135,7 @@ def test_precision_changes_pictures_by_no_more_than_it_must(dataset, ckpt, tmp_p
 
 def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
     render(dataset, tmp_path / "mp4", ckpt, "--mp4", "--no-make_gif")
-    assert {path.suffix for path in (tmp_path / "mp4").iterdir()} == {".mp4", ".json", ".png"}
+    assert {path.suffix for path in (tmp_path / "mp4").iterdir()} == {".mp4", ".json", ".png", ".npz"}
     assert len(list((tmp_path / "mp4").glob("*.mp4"))) == 4
     render(dataset, tmp_path / "gif", ckpt, "--make_gif")
     assert len(list((tmp_path / "gif").glob("*.gif"))) == 4
@@ -181,8 +182,8 @@ def test_drift_compares_the_rollout_with_frames_made_from_true_ones(dataset, ckp
     model = VAE_Model(SimpleNamespace(**content["args"]))
     model.load_state_dict(content["state_dict"])
     DATA_FLAGS.DR = dataset
-    video = read_test_videos(DATA_FLAGS)[0]
-    truth = torch.from_numpy(true_frames(DATA_FLAGS, video)[0]).movedim(-1, -3)
+    video = load_test_sequences(DATA_FLAGS)[0]
+    truth = video.truth
     model.eval()
     with torch.no_grad():
         one_by_one = [
@@ -231,8 +232,19 @@ def test_rendering_together_equals_rendering_alone(dataset, ckpt, tmp_path):
     model = VAE_Model(SimpleNamespace(**content["args"]))
     model.load_state_dict(content["state_dict"])
     DATA_FLAGS.DR = dataset
-    videos = read_test_videos(DATA_FLAGS)
-    together = Tester.render(model, videos, "fp32", sample=False, seed=0)
-    for video, rendered in zip(videos, together, strict=True):
-        (alone,) = Tester.render(model, [video], "fp32", sample=False, seed=0)
-        torch.testing.assert_close(rendered, alone, rtol=1e-4, atol=1e-5)
+    sequences = load_test_sequences(DATA_FLAGS)
+    together = evaluate.generate(model, sequences, "fp32", sample=False, seed=0)
+    for sequence, video in zip(sequences, together, strict=True):
+        (alone,) = evaluate.generate(model, [sequence], "fp32", sample=False, seed=0)
+        torch.testing.assert_close(video, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_arrays_hold_the_frames_of_the_videos(dataset, ckpt, tmp_path):
+    render(dataset, tmp_path, ckpt, "--submission", "--no-make_gif")
+    frames = submitted_frames(tmp_path / "submission.csv").reshape(2, 6, 3, HEIGHT, WIDTH)
+    DATA_FLAGS.DR = dataset
+    for number, sequence in enumerate(load_test_sequences(DATA_FLAGS)):
+        with np.load(tmp_path / f"pred_seq{number + 1}.npz") as arrays:
+            assert np.array_equal(arrays["prediction"].transpose(0, 3, 1, 2), frames[number])
+            assert np.array_equal(arrays["pose"], sequence.poses)
+            assert np.array_equal(arrays["truth"], utils.to_uint8(sequence.truth))

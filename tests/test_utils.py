@@ -80,6 +80,16 @@ def test_mp4_is_read_back(tmp_path):
     assert np.abs(read.astype(int) - video[:, :1, :1]).max() < 12
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_to_float_is_channel_first_in_zero_to_one(kind):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
+    pictures.flags.writeable = kind is torch.from_numpy
+    floats = utils.to_float(kind(pictures))
+    assert floats.shape == (2, 3, 3, 4, 5) and floats.dtype == torch.float32
+    np.testing.assert_allclose(floats.numpy() * 255, pictures.transpose(0, 1, 4, 2, 3), atol=1e-4)
+    assert np.array_equal(utils.to_uint8(floats[0]), pictures[0])
+
+
 def test_to_uint8_rounds_and_clamps():
     video = torch.tensor([-1.0, 0.5, 2.0]).reshape(1, 3, 1, 1)
     assert utils.to_uint8(video).tolist() == [[[[0, 128, 255]]]]

@@ -118,13 +118,13 @@ def test_several_gpus_get_a_process_each(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "gpu_count", lambda args: args.gpu)
     monkeypatch.setattr(distributed.os, "execv", execv)
-    monkeypatch.setattr(sys, "argv", ["Trainer.py", "--gpu=3"])
+    flags = ["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=3"]
     with pytest.raises(ReplacedError) as replaced:
-        Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=3"])
+        Trainer.main(flags)
     program, command = replaced.value.args
     assert program == command[0] == sys.executable
     assert command[1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", "Trainer.py", "--gpu=3"
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", Trainer.__file__, *flags
     ]  # fmt: skip
     Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=1", "--num_epoch=1"])
     assert (tmp_path / "last.ckpt").exists()

@@ -2,12 +2,14 @@ import pytest
 
 from engine import options
 from engine.console import UserError
+from tests.helpers import ROOT
 
 NEEDED = ["--DR", "data", "--save_root", "run"]
 
 
 def trainer_flags(*argv, stored=None):
-    return options.resolve(options.trainer_parser(), [*NEEDED, *argv], stored)
+    given = vars(options.trainer_parser().parse_args([*NEEDED, *argv]))
+    return options.resolve(options.TRAINER, given, stored)
 
 
 LAB_LINES = [
@@ -20,18 +22,18 @@ LAB_LINES = [
 
 
 @pytest.mark.parametrize("line", LAB_LINES)
-def test_the_lab_s_command_lines_parse(line):
-    args = options.resolve(options.trainer_parser(), line.split())
+def test_command_lines_of_the_course_lab_parse(line):
+    args = options.trainer_args(line.split())
     assert str(args.DR) == "LAB4_Dataset"
 
 
-def test_the_lab_s_tester_line_parses_abbreviation_and_all():
-    args = options.resolve(options.tester_parser(), LAB_LINES[2].split())
+def test_tester_line_of_the_course_lab_parses_with_its_abbreviation():
+    args = options.tester_args(LAB_LINES[2].split())
     assert str(args.ckpt_path) == "checkpoints/max_psnr/epoch=99.ckpt"
 
 
-def test_defaults_of_the_lab_are_kept():
-    args = vars(trainer_flags("--arch", "lab"))
+def test_lab_recipe_has_the_defaults_of_the_course_lab():
+    args = vars(trainer_flags("--recipe", "lab"))
     wanted = {
         "batch_size": 2, "lr": 0.001, "num_workers": 4, "num_epoch": 70, "per_save": 3, "partial": 1.0,
         "train_vi_len": 16, "val_vi_len": 630, "frame_H": 32, "frame_W": 64, "F_dim": 128, "L_dim": 32,
@@ -41,16 +43,20 @@ def test_defaults_of_the_lab_are_kept():
     assert wanted.items() <= args.items()
 
 
-def test_recipe_of_the_lab_sets_its_protocol_and_flags_still_win():
+def test_lab_recipe_sets_the_protocol_and_flags_still_win():
     args = trainer_flags("--recipe", "lab", "--lr_schedule", "constant")
     assert (args.arch, args.output, args.kl_reduction, args.optim) == ("lab", "linear", "sum", "Adam")
     assert (args.clips, args.z, args.lr, args.lr_warmup) == ("in_order", "sample", 0.001, 0)
     assert args.lr_schedule == "constant"
 
 
-def test_architecture_brings_its_sizes_unless_given():
+def test_architecture_sets_its_networks_unless_given_and_nothing_else():
     args = trainer_flags("--arch", "lab", "--L_dim", "64")
     assert (args.F_dim, args.L_dim, args.D_out_dim, args.output) == (128, 64, 192, "linear")
+    others = vars(args).keys() - set(options.MODEL_FLAGS)
+    assert {name: getattr(args, name) for name in others} == {
+        name: getattr(trainer_flags(), name) for name in others
+    }
     args = trainer_flags("--batch_size", "3")
     assert (args.arch, args.output, args.first_frame, args.batch_size) == ("unet", "sigmoid", "any", 3)
 
@@ -63,22 +69,45 @@ def test_minutes_and_epochs_are_not_given_together_and_the_one_given_last_counts
     assert trainer_flags("--max_minutes", "3", stored={"num_epoch": 5}).max_minutes == 3
 
 
-def test_a_checkpoint_s_flags_stand_unless_given_anew():
+def test_flags_win_in_the_order_default_architecture_recipe_checkpoint_command_line():
+    assert trainer_flags().lr == 0.002
+    assert trainer_flags("--recipe", "lab").lr == 0.001
+    assert trainer_flags("--recipe", "lab", "--arch", "unet").F_dim == 32
+    assert trainer_flags(stored={"recipe": "lab", "lr": 0.5}).lr == 0.5
+    assert trainer_flags(stored={"recipe": "lab"}).F_dim == 128
+    assert trainer_flags("--lr", "0.25", stored={"recipe": "lab", "lr": 0.5}).lr == 0.25
+
+
+def test_recipe_on_the_command_line_wins_over_the_checkpoint():
+    args = trainer_flags("--recipe", "lab", "--tfr", "0.5", stored={"lr": 0.5, "num_epoch": 3})
+    assert (args.lr, args.tfr, args.num_epoch, args.recipe) == (0.001, 0.5, 3, "lab")
+
+
+def test_flags_of_a_checkpoint_hold_unless_given_anew():
     stored = {"lr": 0.5, "num_epoch": 4, "recipe": "lab", "clips": "in_order", "DR": "old", "test": True}
     args = trainer_flags("--num_epoch", "6", stored=stored)
     assert (args.lr, args.num_epoch, args.recipe, args.z) == (0.5, 6, "lab", "sample")
     assert str(args.DR) == "data" and not args.test
 
 
-def test_architecture_of_a_later_version_is_refused():
-    with pytest.raises(UserError, match="--arch transformer"):
-        trainer_flags(stored={"arch": "transformer"})
+@pytest.mark.parametrize(("name", "value"), [("arch", "transformer"), ("recipe", "quick")])
+def test_architecture_or_recipe_of_a_later_version_is_refused(name, value):
+    with pytest.raises(UserError, match=f"--{name} {value}"):
+        trainer_flags(stored={name: value})
 
 
-def test_every_flag_has_help():
-    for parser in (options.trainer_parser(), options.tester_parser()):
-        assert all(action.help for action in parser._actions)
-        parser.format_help()
+@pytest.mark.parametrize("groups", [options.TRAINER, options.TESTER], ids=["Trainer", "Tester"])
+def test_help_shows_every_flag_with_its_default(groups):
+    parser = options.trainer_parser() if groups is options.TRAINER else options.tester_parser()
+    text = " ".join(parser.format_help().split())
+    for flags in groups.values():
+        for flag in flags:
+            assert flag.name in text and flag.help.replace("%%", "%") in text
+    assert "(default: 0.002)" in text or groups is options.TESTER
+
+
+def test_page_of_flags_is_current():
+    assert (ROOT / "docs" / "flags.md").read_text() == options.flag_table() + "\n"
 
 
 WRONG = [

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# A graph may hold no first-time work, such as the choice of an algorithm or an optimizer's first state.
+# A graph cannot hold what happens only at first, such as the choice of an algorithm or an optimizer's state.
 WARM_UP_CALLS = 3
 
 
 def on_side_stream(function: Callable[[], None]) -> None:
-    """Call a function on a stream of its own, as a computation must be that is recorded later."""
+    """Call a function on a stream of its own, which a computation needs before it can be recorded."""
     stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -20,7 +20,7 @@ def on_side_stream(function: Callable[[], None]) -> None:
 
 
 def record(function: Callable[[], None]) -> Callable[[], None]:
-    """Record what a function does on the current CUDA device; returns what does it again."""
+    """Record what a function does on the current CUDA device; returns a function that replays it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()
@@ -28,11 +28,11 @@ def record(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class Graphed:
-    """A function of tensors that costs a single launch on CUDA, once it was called a few times.
+    """A function of tensors that costs a single launch on CUDA, after a few warm-up calls.
 
-    The function computes on the device alone: it reads no value back and depends on none. It returns
-    nothing, but leaves its results in tensors that are there already. Each combination of shapes and
-    settings has a graph of its own.
+    The function computes on the device alone: it reads no value back, and its control flow depends on no
+    value. It returns nothing, but writes its results to tensors that exist before. Each combination of shapes
+    and settings has a graph of its own.
 
     Args:
         function: called as `function(*tensors, **settings)`; settings are plain values.
@@ -57,8 +57,8 @@ class Graphed:
             self.function(*tensors, **settings)
             return
         inputs, replay = self._graphs[key]
-        for mine, given in zip(inputs, tensors, strict=True):
-            mine.copy_(given, non_blocking=True)
+        for recorded, tensor in zip(inputs, tensors, strict=True):
+            recorded.copy_(tensor, non_blocking=True)
         replay()
 
     def _record(self, key: tuple, inputs: list[Tensor], settings: dict) -> None:
@@ -66,7 +66,7 @@ class Graphed:
             self._graphs[key] = inputs, self.record(lambda: self.function(*inputs, **settings))
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # a driver or a library that cannot: slower, but the same result
+        except RuntimeError as error:  # a driver or a library without graphs: slower, with the same result
             self._refused = True
             reason = str(error).strip().split("\n")[0]
-            print(f"no CUDA graph here ({reason}): each operation is launched by itself", file=sys.stderr)
+            print(f"no CUDA graph here ({reason}): operations are launched one by one", file=sys.stderr)

@@ -1,6 +1,6 @@
 import torch
 
-from modules.graph import WARM_UP_CALLS, Graphed
+from engine.graph import WARM_UP_CALLS, Graphed
 
 
 def at_once(function):

@@ -1,0 +1,174 @@
+"""Sequences rendered with a model and scored against their true frames: validation and test."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import utils
+from modules import VAE_Model
+from utils import to_float
+
+from .device import autocast
+from .graph import Graphed
+from .step import kl_criterion
+
+DRIFT_FRAMES = 100  # at the end of a sequence, over which drift is measured
+ACTIVE_VARIANCE = 0.01
+SAMPLES_KEPT = 4  # to look at
+FRAMES_AT_ONCE = 64
+
+
+@dataclass
+class Sequence:
+    """A video to render: what is given, what is known of the truth, and what became of it.
+
+    Attributes:
+        name: of its folder.
+        poses: `(T, H, W, 3)` uint8.
+        first_frame: `(H, W, 3)` uint8.
+        truth: the true frames, `(T, 3, H, W)` in [0, 1], or None.
+        truth_source: where the truth was read.
+        prediction: `(T, 3, H, W)`, the first frame included; not clamped.
+        scores: by name, as in results.json.
+        samples: predictions with z from the prior.
+    """
+
+    name: str
+    poses: np.ndarray
+    first_frame: np.ndarray
+    truth: Tensor | None = None
+    truth_source: str | None = None
+    prediction: Tensor | None = None
+    scores: dict = field(default_factory=dict)
+    samples: list[Tensor] = field(default_factory=list)
+
+    def film(self) -> utils.Film:
+        """pose | prediction | truth | error, of the sequence after `render`."""
+        truth = None if self.truth is None else utils.to_uint8(self.truth)
+        return utils.comparison(self.poses, utils.to_uint8(self.prediction), truth)
+
+
+def generate(
+    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int
+) -> list[Tensor]:
+    """Generate all sequences in one batch; each `(T, 3, H, W)`, the first frame included.
+
+    Args:
+        sample: draw z from the prior, by `seed`; z = 0 otherwise.
+    """
+    device = next(model.parameters()).device
+    longest = max(len(sequence.poses) for sequence in sequences)
+    # A shorter sequence repeats its last pose, and the frames of these poses are cut off.
+    poses = torch.stack([to_float(s.poses[np.arange(longest).clip(max=len(s.poses) - 1)]) for s in sequences])
+    first_frames = torch.stack([to_float(s.first_frame, device) for s in sequences])
+    generator = torch.Generator(device).manual_seed(seed)
+    wrap_step = Graphed if device.type == "cuda" else None
+    with autocast(precision, device):
+        videos = model.generate(first_frames, poses, sample, generator, wrap_step=wrap_step)
+    return [video[: len(s.poses)] for video, s in zip(videos, sequences, strict=True)]
+
+
+def render(model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int) -> None:
+    """`generate`, into each sequence's `prediction`."""
+    videos = generate(model, sequences, precision, sample, seed)
+    for sequence, video in zip(sequences, videos, strict=True):
+        sequence.prediction = video
+
+
+def score(sequence: Sequence, ssim: bool = True) -> None:
+    """PSNR and SSIM over the predicted frames (the first frame is given), into `scores`; needs the truth."""
+    predicted, truth = sequence.prediction[1:], sequence.truth[1:]
+    by_frame = {"psnr": utils.psnr_by_frame(predicted, truth)}
+    if ssim:
+        by_frame["ssim"] = utils.ssim_by_frame(predicted, truth)
+    for name, values in by_frame.items():
+        sequence.scores[f"{name}_by_frame"] = values.tolist()
+        sequence.scores[name] = sum(values.tolist()) / len(values)
+
+
+def validate(model: VAE_Model, sequence: Sequence, args, epoch: int, lr: float, pictures: bool) -> dict:
+    """Render the validation video and print its PSNR; returns the validation's part of the epoch's record.
+
+    Args:
+        args: `precision, z, seed, save_root`.
+        epoch, lr: to print.
+        pictures: write the GIF and the plot of this validation to `save_root`.
+    """
+    with tqdm(total=1, ncols=140, desc=f"(val) Epoch {epoch}, lr:{lr:.3g}") as bar:
+        render(model, [sequence], args.precision, args.z == "sample", args.seed)
+        score(sequence, ssim=False)
+        loss = (sequence.prediction - sequence.truth)[1:].square().mean(dim=(1, 2, 3)).sum().item()
+        psnr, by_frame = sequence.scores["psnr"], sequence.scores["psnr_by_frame"]
+        tqdm.write(f"AVG PSNR: {psnr}")
+        bar.set_postfix(loss=loss, refresh=False)
+        bar.update()
+    if pictures:
+        utils.save_gif(args.save_root / f"val_epoch={epoch}.gif", sequence.film())
+        plot = args.save_root / f"val_psnr_epoch={epoch}.png"
+        utils.plot_psnr_by_frame({f"epoch {epoch}": by_frame}, plot)
+    return {"val_loss": loss, "val_psnr": psnr, "psnr_by_frame": by_frame}
+
+
+def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
+    """What the rollout loses in its last frames against frames that were predicted from the true last one."""
+    device = next(model.parameters()).device
+    truth, poses = sequence.truth[None].to(device), to_float(sequence.poses[None], device)
+    with autocast(precision, device):
+        forced = model.predict(truth, poses)[0].cpu()
+    by_frame = utils.psnr_by_frame(forced, sequence.truth[1:]).tolist()
+    end = slice(-DRIFT_FRAMES, None)
+    sequence.scores |= {
+        "psnr_forced": float(np.mean(by_frame)),
+        "drift": float(np.mean(by_frame[end]) - np.mean(sequence.scores["psnr_by_frame"][end])),
+        "psnr_forced_by_frame": by_frame,
+    }
+
+
+def posterior_use(model: VAE_Model, sequence: Sequence) -> dict:
+    """How much of z the posterior uses: active units, all units, and the KL of a frame in nats.
+
+    A unit (a channel at a position) is active if its posterior mean varies over the frames by more than 0.01
+    (Burda et al. 2016, section 2).
+    """
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(1, len(sequence.truth), FRAMES_AT_ONCE):
+        part = slice(start, start + FRAMES_AT_ONCE)
+        frames, poses = sequence.truth[part].to(device), to_float(sequence.poses[part], device)
+        parts.append(torch.stack(model.posterior(frames, poses)))
+    mu, logvar = torch.cat(parts, dim=1)
+    active = mu.var(dim=0) > ACTIVE_VARIANCE
+    kl = kl_criterion(mu, logvar, len(mu)).item()
+    return {"active units": int(active.sum()), "units": active.numel(), "KL of a frame": kl}
+
+
+def score_samples(model: VAE_Model, sequences: list[Sequence], count: int, precision: str, seed: int) -> None:
+    """PSNR with z = 0, with one z from the prior, best and mean of `count`; the use of z; some samples.
+
+    Args:
+        sequences: with their truth.
+    """
+
+    def psnr(videos: list[Tensor]) -> list[float]:
+        pairs = zip(videos, sequences, strict=True)
+        return [utils.psnr_by_frame(video[1:], s.truth[1:]).mean().item() for video, s in pairs]
+
+    zero = psnr(generate(model, sequences, precision, False, seed))
+    scores = []
+    for index in tqdm(range(count), desc="samples", ncols=100, leave=False):
+        videos = generate(model, sequences, precision, True, seed + index)
+        scores.append(psnr(videos))
+        if index < SAMPLES_KEPT:
+            for sequence, video in zip(sequences, videos, strict=True):
+                sequence.samples.append(video)
+    for sequence, z0, draws in zip(sequences, zero, np.array(scores).T, strict=True):
+        sequence.scores["samples"] = {
+            "z=0": z0,
+            "one z": float(draws[0]),
+            f"best of {count}": float(draws.max()),
+            f"mean of {count}": float(draws.mean()),
+            **posterior_use(model, sequence),
+        }
