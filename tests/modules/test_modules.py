@@ -1,7 +1,6 @@
 import json
-import subprocess
-import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,20 +10,58 @@ from modules import Gaussian_Predictor, VAE_Model
 from modules.modules import LOGVAR_RANGE, posterior_sample
 from tests.helpers import ROOT, small_model
 
-REFERENCE = ROOT.parent / "shared" / "reference" / "check.py"
+REFERENCE = ROOT / "tests" / "reference"
 
 
-def test_full_size_model_has_the_keys_and_shapes_of_the_lab():
-    wanted = json.loads((ROOT / "tests/reference/lab_state_dict.json").read_text())
+@pytest.fixture(scope="module")
+def vectors():
+    """Weights, inputs and outputs of a small `lab` model; clips have 4 frames, other outputs are of t = 1."""
+    with np.load(REFERENCE / "lab_vectors.npz") as arrays:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def lab_model(vectors):
+    model = VAE_Model(small_model(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16))
+    weights = {key.removeprefix("weight/"): v for key, v in vectors.items() if key.startswith("weight/")}
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
+
+
+def assert_agree(result, expected):
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+
+
+def test_full_size_model_has_the_keys_and_shapes_of_the_course_lab():
+    wanted = json.loads((REFERENCE / "lab_state_dict.json").read_text())
     model = VAE_Model(small_model(F_dim=128, L_dim=32, N_dim=12, D_out_dim=192))
     assert {key: list(value.shape) for key, value in model.state_dict().items()} == wanted
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_585_620
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the lab's vectors are not beside this checkout")
-def test_networks_agree_with_the_vectors_of_the_lab():
-    done = subprocess.run([sys.executable, REFERENCE], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+@torch.no_grad()
+def test_networks_agree_with_the_vectors_of_the_course_lab(vectors, lab_model):
+    frame, pose, z = (vectors[f"in/{name}"][:, 1] for name in ("img", "label", "z"))
+    frame_feature, pose_feature = lab_model.frame_transformation(frame), lab_model.label_transformation(pose)
+    _, mu, logvar = lab_model.Gaussian_Predictor(frame_feature, pose_feature)
+    fused = lab_model.Decoder_Fusion(frame_feature, pose_feature, z)
+    results = {
+        "frame_feature": frame_feature,
+        "pose_feature": pose_feature,
+        "mu": mu,
+        "logvar": logvar,
+        "fused": fused,
+        "generated": lab_model.Generator(fused),
+    }
+    for name, result in results.items():
+        assert_agree(result, vectors[f"out/{name}"])
+
+
+def test_rollout_agrees_with_the_vectors_of_the_course_lab(vectors, lab_model):
+    frames, poses, z = (vectors[f"in/{name}"] for name in ("img", "label", "z"))
+    video = lab_model.generate(frames[:, 0], poses, z=z)
+    assert video.shape == frames.shape
+    assert_agree(video[:, 1:], vectors["out/rollout"])
 
 
 def test_residual_and_gated_blocks_compute_what_the_contract_says():
