@@ -24,6 +24,7 @@ from tests.helpers import (
     small_model,
     write_dataset,
 )
+from tools import plain_reference
 from utils import to_float
 
 DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6)
@@ -40,19 +41,6 @@ def render(dataset, folder, ckpt, *flags):
 @pytest.fixture(scope="module")
 def ckpt(finished_run):
     return finished_run[0] / "last.ckpt"
-
-
-def plain_loop(model, first, poses):
-    """Frames one by one, z = 0, as the lab's protocol reads."""
-    model.eval()
-    frame, video = first, [first]
-    z = torch.zeros(1, model.N_dim, *first.shape[-2:])
-    with torch.no_grad():
-        for pose in poses[1:]:
-            feature, pose_feature = model.frame_transformation(frame), model.label_transformation(pose[None])
-            frame = model.Generator(model.Decoder_Fusion(feature, pose_feature, z))
-            video.append(frame)
-    return torch.cat(video)
 
 
 def submitted_frames(path):
@@ -105,8 +93,9 @@ def test_checkpoint_in_the_lab_s_own_format_renders_as_the_plain_loop_does(datas
     assert results["last_epoch"] == 99
     rows = submitted_frames(tmp_path / "submission.csv")
     DATA_FLAGS.DR = dataset
+    model.eval()
     expected = [
-        plain_loop(model, to_float(sequence.first_frame[None]), to_float(sequence.poses))
+        plain_reference.render(model, to_float(sequence.first_frame), to_float(sequence.poses))
         for sequence in load_test_sequences(DATA_FLAGS)
     ]
     pictures = np.concatenate([utils.to_uint8(video).transpose(0, 3, 1, 2) for video in expected])
@@ -185,10 +174,9 @@ def test_drift_compares_the_rollout_with_frames_made_from_true_ones(dataset, ckp
     video = load_test_sequences(DATA_FLAGS)[0]
     truth = video.truth
     model.eval()
-    with torch.no_grad():
-        one_by_one = [
-            plain_loop(model, truth[t : t + 1], to_float(video.poses[t : t + 2]))[1] for t in range(5)
-        ]
+    one_by_one = [
+        plain_reference.render(model, truth[t], to_float(video.poses[t : t + 2]))[1] for t in range(5)
+    ]
     expected = utils.psnr_by_frame(torch.stack(one_by_one), truth[1:])
     sequence = results["sequences"][0]
     assert sequence["psnr_forced_by_frame"] == pytest.approx(expected.tolist(), abs=1e-3)

@@ -1,4 +1,4 @@
-"""The rollouts against a plain loop that makes one frame at a time, as the lab's protocol reads."""
+"""The rollouts against the plain reference, which predicts one frame at a time."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import options
 from modules import VAE_Model
 from tests.helpers import random_clips, small_model
+from tools import plain_reference
 
 MODELS = [("lab", "linear"), ("lab", "sigmoid"), ("unet", "linear"), ("unet", "sigmoid")]
 
@@ -19,35 +20,14 @@ def make_model(arch="lab", **changes):
     return model
 
 
-def paint(model, arch, frame, pose_feature, z, first, first_pose):
-    features = [model.frame_transformation(frame), pose_feature, z]
-    if arch == "unet":
-        features += [model.frame_transformation(first), model.label_transformation(first_pose)]
-    return model.Generator(model.Decoder_Fusion(*features))
-
-
 def z_size(arch):
     return (8, 16) if arch == "lab" else (2, 4)
 
 
-def plain_training_loop(model, arch, frames, poses, teacher_forcing):
-    """One step at a time. The lab's poses are encoded together, for BatchNorm sees all of a clip's."""
-    batch, length = frames.shape[:2]
-    if arch == "lab":
-        all_poses = poses[:, 1:].transpose(0, 1).flatten(0, 1)
-        pose_features = model.label_transformation(all_poses).split(batch)
-    else:
-        pose_features = [model.label_transformation(poses[:, t]) for t in range(1, length)]
-    current, predicted, mus, logvars = frames[:, 0], [], [], []
-    for t in range(1, length):
-        pose_feature = pose_features[t - 1]
-        true_feature = model.frame_transformation(frames[:, t])
-        z, mu, logvar = model.Gaussian_Predictor(true_feature, pose_feature)
-        predicted.append(paint(model, arch, current, pose_feature, z, frames[:, 0], poses[:, 0]))
-        mus.append(mu)
-        logvars.append(logvar)
-        current = frames[:, t] if teacher_forcing else predicted[-1]
-    return torch.stack(predicted, 1), torch.stack(mus, 1), torch.stack(logvars, 1)
+def encode_poses_together(model, poses):
+    """The features of all poses of clips, one step after the other: BatchNorm sees all poses of the call."""
+    features = model.label_transformation(poses[:, 1:].transpose(0, 1).flatten(0, 1))
+    return iter(features.split(len(poses)))
 
 
 def gradients(model, outputs, frames):
@@ -61,18 +41,24 @@ def gradients(model, outputs, frames):
 @pytest.mark.parametrize(("arch", "output"), MODELS)
 @pytest.mark.parametrize("teacher_forcing", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_training_rollout_equals_the_plain_loop_gradients_included(arch, output, teacher_forcing, training):
+def test_training_rollout_equals_the_plain_loop_gradients_included(
+    arch, output, teacher_forcing, training, monkeypatch
+):
     model = make_model(arch, output=output).double().train(training)
     frames, poses = (clip.double() for clip in random_clips())
     torch.manual_seed(1)
-    ours = model(frames, poses, teacher_forcing)
-    our_gradients = gradients(model, ours, frames)
+    rollout = model(frames, poses, teacher_forcing)
+    rollout_gradients = gradients(model, rollout, frames)
     torch.manual_seed(1)
-    plain = plain_training_loop(model, arch, frames, poses, teacher_forcing)
-    for mine, theirs in zip(ours, plain, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    if arch == "lab":
+        features = encode_poses_together(model, poses)
+        monkeypatch.setattr(model.label_transformation, "forward", lambda pose: next(features))
+    steps = plain_reference.training_rollout(model, frames, poses, teacher_forcing)
+    plain = [torch.stack(tensors, dim=1) for tensors in steps]
+    for computed, expected in zip(rollout, plain, strict=True):
+        torch.testing.assert_close(computed, expected)
     for name, gradient in gradients(model, plain, frames).items():
-        torch.testing.assert_close(our_gradients[name], gradient, msg=name)
+        torch.testing.assert_close(rollout_gradients[name], gradient, msg=name)
 
 
 def test_gradient_flows_through_the_frame_that_is_fed_back():
@@ -98,15 +84,6 @@ def test_teacher_forced_clip_calls_each_network_once(arch):
     assert sorted(calls) == sorted(expected)
 
 
-def plain_generation(model, arch, first, poses, z):
-    frame, video = first, [first]
-    for t in range(1, poses.shape[1]):
-        pose_feature = model.label_transformation(poses[:, t])
-        frame = paint(model, arch, frame, pose_feature, z[:, t], first, poses[:, 0])
-        video.append(frame)
-    return torch.stack(video, 1)
-
-
 @pytest.mark.parametrize(("arch", "output"), MODELS)
 @pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 7), (2, 120), (100, 3)])
 def test_generation_equals_the_plain_loop(arch, output, batch, length):
@@ -115,9 +92,9 @@ def test_generation_equals_the_plain_loop(arch, output, batch, length):
     z = torch.randn(batch, length, 4, *z_size(arch))
     video = model.generate(frames[:, 0], poses, z=z)
     assert model.training
-    with torch.no_grad():
-        expected = plain_generation(model.eval(), arch, frames[:, 0], poses, z)
-    torch.testing.assert_close(video, expected, rtol=1e-4, atol=1e-5)
+    model.eval()
+    expected = [plain_reference.render(model, frames[i, 0], poses[i], z[i]) for i in range(batch)]
+    torch.testing.assert_close(video, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["lab", "unet"])
@@ -174,9 +151,10 @@ def test_prediction_from_true_frames_is_generation_one_frame_at_a_time(arch):
     z = torch.zeros(2, 4, *z_size(arch))
     with torch.no_grad():
         model.eval()
+        first = plain_reference.first_frame_inputs(model, frames[:, 0], poses[:, 0])
         for t in range(1, 5):
             pose_feature = model.label_transformation(poses[:, t])
-            expected = paint(model, arch, frames[:, t - 1], pose_feature, z, frames[:, 0], poses[:, 0])
+            expected = plain_reference.next_frame(model, frames[:, t - 1], pose_feature, z, first)
             torch.testing.assert_close(predicted[:, t - 1], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -200,7 +178,7 @@ def test_cuda_generation_equals_the_cpu():
 
 
 def test_default_unet_is_within_its_budget():
-    args = options.resolve(options.trainer_parser(), ["--DR=d", "--save_root=r"])
+    args = options.trainer_args(["--DR=d", "--save_root=r"])
     model = VAE_Model(args).eval()
     frames, poses = random_clips(1, 2, 32, 64)
     with FlopCounterMode(display=False) as counter:
