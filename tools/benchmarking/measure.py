@@ -1,140 +1,190 @@
-"""How things are measured: seconds, memory, operators, FLOPs, and what a device can do at most."""
+"""Print one measurement of one side, a method of `Side`. Its process shares no settings and no memory.
 
-import math
+python -m tools.benchmarking.measure {product,reference} METHOD [flags of Trainer.py]
+"""
+
 import os
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from argparse import Namespace
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.console import UserError
+from dataloader import DeviceClips, TrainingClips
+from engine import console, evaluate, options
+from engine.device import autocast, keep_pages, select_device
+from engine.step import TrainingStep, make_optimizer
+from modules import VAE_Model
+from tools import plain_reference
+from utils import to_float
 
 ROOT = Path(__file__).resolve().parents[2]
-# Sides of square matrices, of which the best product counts: small ones do not fill a device.
-MATRICES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
-# The progress bar of a training epoch, once a step is done.
-FIRST_STEP = re.compile(rb"\(train[^\r\n]*\| *[1-9]\d*/")
+SCRIPTS = {"product": "Trainer.py", "reference": "tools/plain_reference.py"}
+WARM_UP_STEPS = {"cpu": 3, "cuda": 6}  # algorithms are chosen; on CUDA the product then records a graph
+CALLS = {"cpu": 2, "cuda": 50}  # to be timed; a GPU needs many, because it has a queue
+VIDEOS = 6  # to render, as many as in the course lab's test set
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # enough to fill the device
+FIRST_STEP = re.compile(rb"\(train[^\r\n]*\| *[1-9]\d*/")  # in the progress bar of a training epoch
 
 
-class _Counter(TorchDispatchMode):
-    """Counts the operators that are dispatched while it is entered; views compute nothing."""
+def count_operators(function) -> int:
+    """Operators that torch dispatches in `function()`, backward passes included; views compute nothing."""
+    operators = []
 
-    def __init__(self):
-        super().__init__()
-        self.count = 0
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            operators.append(func)
+            return func(*args, **(kwargs or {}))
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
-def count_operators(function: Callable[[], object]) -> int:
-    """Operators that torch dispatches while `function` runs, those of a backward pass included, views not."""
-    with _Counter() as counter:
+    with Recorder():
         function()
-    return counter.count
+    return sum(not operator.is_view for operator in operators)
 
 
-def mean_seconds(work: Callable[[], object], finish: Callable[[], object], least: float) -> float:
-    """Mean time of a call of `work`, over at least `least` seconds; `finish` waits for what it began."""
-
-    def seconds(count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            work()
-        finish()
-        return time.perf_counter() - began
-
-    once = seconds(1)
-    if once >= least:
-        return once
-    count = math.ceil(least / once)
-    return seconds(count) / count
+def now(device: torch.device) -> float:
+    """The time in seconds when the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
-def random_clips(args: Namespace, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Frames and poses `(B, T, 3, H, W)` in [0, 1] for `batch_size, train_vi_len, frame_H, frame_W`."""
-    shape = args.batch_size, args.train_vi_len, 3, args.frame_H, args.frame_W
-    return torch.rand(shape, device=device), torch.rand(shape, device=device)
+def mean_seconds(function, device: torch.device) -> float:
+    """Mean time of `function()`."""
+    count, began = CALLS[device.type], now(device)
+    for _ in range(count):
+        function()
+    return (now(device) - began) / count
 
 
-def peak_rss() -> int:
-    """The most memory that this process has held, in bytes; no less than its parent held at its start."""
-    # macOS counts in bytes, Linux in units of 1024.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+class Side:
+    """A new model of one side after the steps that warm up; steps are teacher-forced if `args.tfr` is 1."""
+
+    def __init__(self, name: str, args):
+        self.is_product, self.args, self.device = name == "product", args, select_device(args)
+        shape = 2, args.batch_size, args.train_vi_len, args.frame_H, args.frame_W, 3
+        clips = torch.randint(256, shape, dtype=torch.uint8, device=self.device)  # frames and poses
+        settings = {"beta": 1.0, "teacher_forcing": args.tfr == 1}
+        self.model = VAE_Model(args).to(self.device)
+        if self.is_product:
+            keep_pages()
+            self.model.to(memory_format=torch.channels_last)
+            step = TrainingStep(self.model, make_optimizer(self.model, args), args)
+            update = partial(step, lr=args.lr, **settings)
+        else:
+            optimizer = torch.optim.Adam(self.model.parameters(), lr=args.lr)
+            update = partial(plain_reference.training_step, self.model, optimizer, **settings)
+            clips = to_float(clips)
+        self.update, self.update_again = update, partial(update, *clips)
+        for _ in range(WARM_UP_STEPS[self.device.type]):
+            self.update_again()
+
+    def step(self) -> float:
+        """Seconds of a training step, data excluded."""
+        return mean_seconds(self.update_again, self.device)
+
+    def rate(self) -> float:
+        """Clips per second of such steps; 0 on the CPU if a batch takes 40 % of the machine's memory."""
+        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+        fits = self.device.type == "cuda" or self.args.batch_size == 1 or self.memory() < 0.4 * installed
+        return self.args.batch_size / self.step() if fits else 0.0
+
+    def memory(self) -> float:
+        """Peak memory in MiB: of the GPU if it is used, else of this process, at least that of its parent."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+    def operators(self) -> int:
+        """Operators of a step."""
+        return count_operators(self.update_again)
+
+    def epoch(self) -> float:
+        """Clips per second of an epoch, from opening the data on."""
+        began, count = now(self.device), 0
+        if self.is_product:
+            data = TrainingClips(self.args)
+            batches = map(DeviceClips(data, self.device).load, data.batches(0))
+        else:
+            batches = plain_reference.clip_loader(self.args)
+        for frames, poses in batches:
+            self.update(frames.to(self.device), poses.to(self.device))
+            count += len(frames)
+        return count / (now(self.device) - began)
+
+    def cold_epoch(self) -> float:
+        """The same before any picture has been decoded: in a view of the dataset without its frame cache."""
+        with tempfile.TemporaryDirectory() as view:
+            (Path(view) / "train").symlink_to(self.args.DR / "train")
+            self.args.DR = Path(view)
+            return self.epoch()
+
+    def render(self) -> float:
+        """Frames per second of `VIDEOS` videos of `--val_vi_len` frames."""
+        args, length = self.args, self.args.val_vi_len
+        shape = 2, VIDEOS, length, args.frame_H, args.frame_W, 3
+        frames, poses = torch.randint(256, shape, dtype=torch.uint8).numpy()
+        self.model.eval()
+
+        def generate(count: int) -> float:
+            began = now(self.device)
+            if self.is_product:
+                videos = [evaluate.Sequence("", poses[i, :count], frames[i, 0]) for i in range(VIDEOS)]
+                evaluate.generate(self.model, videos, args.precision, sample=False, seed=0)
+            else:
+                for i in range(VIDEOS):
+                    plain_reference.render(self.model, to_float(frames[i, 0]), to_float(poses[i, :count]))
+            return now(self.device) - began
+
+        generate(3)  # to warm up
+        return VIDEOS * (length - 1) / generate(length)
 
 
-def installed_memory() -> int:
-    """The memory of the machine, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def limits(args, device: torch.device) -> tuple[int, float, str]:
+    """FLOPs of the networks in a step for one clip; FLOP/s of a matrix product in the type of the step."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        clip = torch.rand(1, args.train_vi_len, 3, args.frame_H, args.frame_W)
+        VAE_Model(args)(clip, clip, teacher_forcing=False)
+    flops = 3 * counter.get_total_flops()  # the backward pass takes twice the forward pass
+    size = MATRIX_SIZE[device.type]
+    with autocast(args.precision, device):  # decides on the type of a product
+        matrix = torch.eye(size, device=device) @ torch.randn(size, size, device=device)
+    seconds = mean_seconds(lambda: torch.mm(matrix, matrix), device)
+    return flops, 2 * size**3 / seconds, "bf16" if matrix.dtype == torch.bfloat16 else "fp32"
 
 
-def seconds_to_first_step(script: str, argv: list[str]) -> float:
-    """Seconds from the launch of a training script to its first step, upon which it is ended.
+def launch(side: str, flags: list[str]) -> float:
+    """Seconds from the launch of a side's script to its first training step, after which it is ended."""
+    began, output = time.perf_counter(), b""
+    command = [sys.executable, str(ROOT / SCRIPTS[side]), *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            while part := os.read(process.stderr.fileno(), 4096):
+                output += part
+                if FIRST_STEP.search(output):
+                    return time.perf_counter() - began
+        finally:
+            process.terminate()
+    last_line = (output.decode(errors="replace").splitlines() or [""])[-1]
+    raise console.UserError(f"{SCRIPTS[side]} ended before its first step: {last_line}")
 
-    Raises:
-        UserError: it ended by itself before.
-    """
-    command = [sys.executable, str(ROOT / script), *argv]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+def measure(side: str, measurement: str, *flags: str) -> float:
+    """What a method of `Side` returns; a rate of 0 if the memory of the GPU does not suffice."""
     try:
-        _await_first_step(script, process.stderr.fileno())
-        return time.perf_counter() - began
-    finally:
-        process.terminate()
-        process.communicate()
+        return getattr(Side(side, options.trainer_args(flags)), measurement)()
+    except torch.OutOfMemoryError:
+        if measurement != "rate":
+            raise
+        return 0.0
 
 
-def _await_first_step(script: str, stderr: int) -> None:
-    seen = b""
-    while not FIRST_STEP.search(seen):
-        part = os.read(stderr, 4096)
-        if not part:
-            last = seen.decode(errors="replace").strip().splitlines()[-1:]
-            raise UserError(f"{script} ended before its first step: {''.join(last)}")
-        seen += part
-
-
-def model_flops(model: nn.Module, *arguments) -> int:
-    """Floating-point operations of `model(*arguments)` and of the backward pass from all its outputs."""
-    formulas = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        sum(output.sum() for output in model(*arguments)).backward()
-    return counter.get_total_flops()
-
-
-def _convolution_backward_flops(gradient, _image, weight, *others, out_shape=None) -> int:
-    """FLOPs of a convolution's gradients, from shapes; torch's own formula takes depthwise ones for dense."""
-    forward = 2 * gradient[0] * math.prod(weight) * math.prod(gradient[2:])
-    for_image, for_weight, _ = others[-1]
-    return forward * (for_image + for_weight)
-
-
-def matrix_ceiling(device: torch.device, dtype: torch.dtype, least: float) -> float:
-    """FLOP/s of the best of some square matrix products."""
-    return max(_matrix_flops(side, device, dtype, least) for side in MATRICES[device.type])
-
-
-def _matrix_flops(side: int, device: torch.device, dtype: torch.dtype, least: float) -> float:
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = a @ b
-
-    def multiply() -> None:
-        torch.mm(a, b, out=product)
-
-    def wait() -> None:
-        product[0, 0].item()
-
-    wait()
-    return 2 * side**3 / mean_seconds(multiply, wait, least)
+if __name__ == "__main__":
+    console.run(lambda: print(measure(*sys.argv[1:])))
