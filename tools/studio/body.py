@@ -45,10 +45,6 @@ class Figure:
     chest: np.ndarray
     head: np.ndarray
 
-    def part(self, start, stop):
-        """The same person in frames `start` to `stop - 1`."""
-        return Figure(*(a[start:stop] for a in (self.joints, self.pelvis, self.chest, self.head)))
-
 
 def make_take(rng, frames, half_range):
     """The `Figure` of a new random take, which stays within `half_range` metres of the middle."""
