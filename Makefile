@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The number of epochs is sized for two processor cores: the whole takes less than six minutes.
+# On two processor cores the whole command takes about three minutes.
 DEMO_FLAGS := --num_epoch 20
 
 .PHONY: demo test clean

@@ -49,11 +49,11 @@ def main(argv: list[str] | None = None) -> None:
         evaluate.score_samples(model, with_truth, args.samples, args.precision, args.seed)
 
     print_scores(sequences)
-    write_results(args, sequences, stored.get("last_epoch"))
     for number, sequence in enumerate(sequences, 1):
         write_sequence(args, number, sequence)
     if args.submission:
         write_submission(args.save_root / "submission.csv", sequences)
+    write_results(args, sequences, stored.get("last_epoch"))  # last: results.json means that all is there
     print(f"all results are in {args.save_root}")
 
 

@@ -1,6 +1,6 @@
-"""How a script ends: one line and an exit code, whatever happens.
+"""How a script ends: with one line and an exit code, whatever happens.
 
-Free of torch, so that a script can import this first and answer Ctrl-C while torch still loads.
+This module does not import torch, so that a script can import it first and answer Ctrl-C while torch loads.
 """
 
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 USER_MISTAKE = 2
-# What the machine, not the program, refuses: worth a line, not a traceback.
+# Errors of the machine, not of the program: they end in one line, not in a traceback.
 REFUSALS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -26,7 +26,7 @@ REFUSALS = {
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its text is the one line that is printed."""
+    """A mistake that the user can correct; its text is the line that is printed."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,14 +38,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error, under the name of the running script, and its rank if not 0."""
+    """Print one line on standard error, with the name of the running script, and its rank if not 0."""
     rank = os.environ.get("RANK", "0")
-    who = Path(sys.argv[0]).name + (f", rank {rank}" if rank != "0" else "")
-    print(f"{who}: {text}", file=sys.stderr, flush=True)
+    script = Path(sys.argv[0]).name + (f", rank {rank}" if rank != "0" else "")
+    print(f"{script}: {text}", file=sys.stderr, flush=True)
 
 
 def _quit(signum, _frame):
-    # Imports of large libraries may swallow an exception raised here, so leave at once.
+    # Imports of large libraries may swallow an exception that is raised here, so exit at once.
     os.write(2, f"{Path(sys.argv[0]).name}: stopped before it began\n".encode())
     os._exit(128 + signum)
 
@@ -55,7 +55,7 @@ def _raise(signum, _frame):
 
 
 def quit_on_signals() -> None:
-    """Until `run` takes over, Ctrl-C and SIGTERM print a line and leave."""
+    """Until `run` is called, Ctrl-C and SIGTERM print a line and exit."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _quit)
 

@@ -11,10 +11,10 @@ from .console import UserError
 def select_device(args) -> torch.device:
     """The device of this process, which becomes the current one; prints what was decided.
 
-    `--device` names the kind or the very device; of several processes each has a GPU of its own.
+    `--device` names a kind of device or one device; each of several processes has a GPU of its own.
 
     Raises:
-        UserError: no such device, or CUDA asked for where there is none.
+        UserError: no such device, or CUDA is required and there is none.
     """
     available = _available()
     wanted = _parse(args.device)
@@ -29,15 +29,15 @@ def select_device(args) -> torch.device:
     if wanted is not None and wanted.index is not None:
         index = wanted.index
     if index >= available:
-        raise UserError(f"{_asked(args, index)}: there are {available} CUDA devices, counted from 0")
+        raise UserError(f"{_requested(args, index)}: there are {available} CUDA devices, counted from 0")
     torch.cuda.set_device(index)
-    # Pictures and batches keep their sizes for a whole run, so the search for algorithms pays.
+    # Pictures and batches keep their sizes for a whole run, so the search for the fastest algorithms pays.
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda", index)
 
 
 def gpu_count(args) -> int:
-    """How many GPUs of this machine a run is to use, by `--gpu` and `--device`; says if they are fewer."""
+    """The number of GPUs of this machine to use, by `--gpu` and `--device`; prints if there are fewer."""
     wanted, available = _parse(args.device), _available()
     if not available or args.gpu < 2 or (wanted and (wanted.type == "cpu" or wanted.index is not None)):
         return 1
@@ -50,12 +50,10 @@ def _available() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _asked(args, index: int) -> str:
-    return (
-        f"--device {args.device}"
-        if args.device and ":" in args.device
-        else f"process {index} of this machine"
-    )
+def _requested(args, index: int) -> str:
+    if args.device and ":" in args.device:
+        return f"--device {args.device}"
+    return f"process {index} of this machine"
 
 
 def _parse(name: str | None) -> torch.device | None:
@@ -66,15 +64,15 @@ def _parse(name: str | None) -> torch.device | None:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: not a device; cpu, cuda and cuda:N are")
+        raise UserError(f"--device {name}: not a device; give cpu, cuda or cuda:N")
     return device
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which a training step computes; "auto" is bf16 where the hardware has it.
+    """The context of a computation; "auto" is bf16 where the hardware has it.
 
-    On CPUs with bf16 instructions a step of the lab's networks takes half the time of fp32, on those
-    without it is slower.
+    On CPUs with bf16 instructions a step of the `lab` architecture takes half the time of fp32; on CPUs
+    without them, bf16 is slower.
     """
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
@@ -94,8 +92,8 @@ def _has_bf16(device: torch.device) -> bool:
 def keep_pages() -> None:
     """Have glibc keep freed memory, instead of returning it to the system after each training step.
 
-    A step allocates and frees hundreds of megabytes; to fault the pages in again costs up to half of
-    the time. Where the C library has no `mallopt`, nothing happens.
+    A step allocates and frees hundreds of megabytes, and page faults on new memory cost up to half of the
+    time. Without `mallopt` in the C library, nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

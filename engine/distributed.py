@@ -1,6 +1,6 @@
 """Several processes that share a run, started by torchrun; a single process is rank 0 of 1.
 
-All ranks draw the same random numbers, for the whole step, and each takes its own part of them: a step of N
+All ranks draw the same random numbers for the whole step, and each takes its own part of them: a step of N
 ranks equals a step of one rank with N times the batch, and a checkpoint continues with any number of ranks.
 """
 

@@ -51,7 +51,7 @@ def write_pictures(folder: Path, count: int, seed=0, size=(2 * WIDTH, 2 * HEIGHT
 
 
 def write_dataset(root: Path, train=24, val=6, test=6, sequences=2, truth=True, **settings) -> Path:
-    """A dataset in the lab's layout."""
+    """A dataset folder (docs/contract.md, "Data")."""
     for seed, kind in enumerate(("img", "label")):
         write_pictures(root / "train" / f"train_{kind}", train, seed, **settings)
         write_pictures(root / "val" / f"val_{kind}", val, seed + 2, **settings)

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the run that was not stopped."""
 
 import csv
+import re
 import shlex
 import signal
 import subprocess
@@ -175,3 +176,84 @@ def test_signal_before_an_epoch_is_finished_ends_without_traceback(dataset, tmp_
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors and "stopped" in errors
+
+
+def best_as_printed(output):
+    """PSNR and epoch of the line that ends a run."""
+    psnr, epoch = re.search(r"best: ([\d.]+) dB in epoch (\d+)", output).groups()
+    return float(psnr), int(epoch)
+
+
+def test_best_of_a_branched_run_is_what_its_best_ckpt_holds(dataset, tmp_path, capsys):
+    """The parent's best epoch is before the branch point, and does not count."""
+    parent = tmp_path / "parent"
+    Trainer.main(command(dataset, parent, *SMALL_RUN, "--num_epoch=3", "--per_save=1", "--lr=0.01"))
+    start = checkpoint.read(parent / "epoch=1.ckpt")
+    start["history"]["rows"][0]["val_psnr"] = 99.0
+    checkpoint.write(tmp_path / "start.ckpt", start)
+    capsys.readouterr()
+    branch = tmp_path / "branch"
+    Trainer.main(command(dataset, branch, "--ckpt_path", str(tmp_path / "start.ckpt"), "--device=cpu"))
+    psnr, epoch = best_as_printed(capsys.readouterr().out)
+    best = checkpoint.read(branch / "best.ckpt")
+    assert epoch == best["last_epoch"] >= 1
+    assert psnr == pytest.approx(best["history"]["rows"][epoch]["val_psnr"], abs=6e-4)
+
+
+def test_branch_from_an_epoch_without_validation_takes_no_other_epoch_s_psnr(dataset, tmp_path, capsys):
+    parent, branch = tmp_path / "parent", tmp_path / "branch"
+    flags = ["--num_epoch=4", "--per_save=1", "--per_val=3", "--lr=0.01"]
+    Trainer.main(command(dataset, parent, *SMALL_RUN, *flags))
+    start = checkpoint.read(parent / "epoch=2.ckpt")
+    assert start["history"]["rows"][2]["val_psnr"] is None
+    start["history"]["rows"][0]["val_psnr"] = 99.0
+    checkpoint.write(tmp_path / "start.ckpt", start)
+    capsys.readouterr()
+    Trainer.main(command(dataset, branch, "--ckpt_path", str(tmp_path / "start.ckpt"), "--device=cpu"))
+    psnr, epoch = best_as_printed(capsys.readouterr().out)
+    assert epoch == checkpoint.read(branch / "best.ckpt")["last_epoch"] == 3 and psnr < 99
+
+
+def test_branched_run_that_is_stopped_in_its_first_epoch_resumes_with_its_own_flags(
+    finished_run, dataset, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer.Run, "train_epoch", stop)
+    flags = [
+        "--ckpt_path",
+        str(finished_run[0] / "epoch=0.ckpt"),
+        "--device=cpu",
+        "--lr=0.0005",
+        "--num_epoch=3",
+    ]
+    with pytest.raises(Stopped):
+        Trainer.main(command(dataset, tmp_path, *flags))
+    monkeypatch.undo()
+    Trainer.main(command(dataset, tmp_path, "--resume", "--device=cpu"))
+    last = checkpoint.read(tmp_path / "last.ckpt")
+    assert (last["last_epoch"], last["args"]["lr"]) == (2, 0.0005)
+
+
+def test_overwrite_leaves_nothing_of_the_former_run(dataset, tmp_path):
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=3", "--store_visualization"))
+    (tmp_path / "notes.txt").write_text("mine")
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN, "--overwrite"))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "notes.txt" in names
+    assert (
+        not {"epoch=1.ckpt", "epoch=2.ckpt", "val_epoch=1.gif", "val_epoch=2.gif", "val_psnr_epoch=2.png"}
+        & names
+    )
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_checkpoint_is_serialized_once_an_epoch(dataset, tmp_path, monkeypatch):
+    calls = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *arguments: (calls.append(1), save(*arguments)))
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN, "--num_epoch=2", "--per_save=1"))
+    assert len(calls) == 2
+    last, kept = (checkpoint.read(tmp_path / name) for name in ("last.ckpt", "epoch=1.ckpt"))
+    assert_same(last, kept)

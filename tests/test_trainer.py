@@ -246,3 +246,22 @@ def test_command_lines_of_the_course_lab_run_as_they_are(dataset, tmp_path):
     line = "--DR LAB4_Dataset/ --save_root outputs/max_psnr/ --test --ckpt checkpoints/max_psnr/epoch=1.ckpt"
     output = assert_succeeds(run_script("Tester.py", *line.split(), cwd=tmp_path))
     assert re.search(r"===== Your Result =====\nPSNR for testing sequence1: \d+\.\d{3}\n", output)
+
+
+def test_validation_alone_builds_nothing_for_training_and_prints_the_checkpoint_s_learning_rate(
+    finished_run, dataset, tmp_path, monkeypatch, capsys
+):
+    for name in ("TrainingClips", "TrainingStep", "make_optimizer", "History", "Budget"):
+        monkeypatch.setattr(Trainer, name, None)
+    last = finished_run[0] / "last.ckpt"
+    Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), "--test", "--ckpt", str(last)])
+    assert f"lr:{checkpoint.read(last)['lr']:.3g}:" in capsys.readouterr().err
+
+
+def test_a_run_that_is_built_writes_nothing(finished_run, dataset, tmp_path):
+    folder, _ = finished_run
+    args, start = checkpoint.trainer_flags(
+        ["--DR", str(dataset), "--save_root", str(tmp_path), "--ckpt_path", str(folder / "epoch=0.ckpt")]
+    )
+    Trainer.Run(args, start)
+    assert not list(tmp_path.iterdir())

@@ -1,15 +1,17 @@
-"""Train a list of runs under one budget and write one page that compares them.
+"""Train a list of runs and write one page that compares them.
 
-    python tools/study.py report --DR DATA --save_root STUDY --num_epoch 20
-    python tools/study.py recipe --DR DATA --save_root STUDY --max_minutes 5 --seeds 3
+    python -m tools.study report --DR DATA --save_root STUDY
+    python -m tools.study recipe --DR DATA --save_root STUDY --max_minutes 5 --seeds 3
 
-A study is a text file of runs, one a line: `name: flags of Trainer.py`. Those in tools/studies go by their
-names. A flag that is not the tool's own goes to every run. Stopped, the same command goes on where it was.
+A study is a text file with a run on each line, `name: flags of Trainer.py`. The studies in tools/studies are
+called by their names. Flags of Trainer.py on the command line go to every run. If a study is stopped, the
+same command continues it.
 Written to STUDY: runs/NAME/seed=S (each a run of Trainer.py, with Tester.py's results in test/), study.html
 (one file, pictures inside) and study.md with its pictures.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import shlex
@@ -18,24 +20,27 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import console  # noqa: E402
+from engine import console
 
 if __name__ == "__main__":
-    console.quit_on_signals()
+    console.quit_on_signals()  # before torch and matplotlib, which take seconds to load
 
-from engine.console import UserError  # noqa: E402
-from engine.parser import Parser, real, whole  # noqa: E402
-from tools.study_page import Finished, write_pages  # noqa: E402
+from engine import files, options
+from engine.console import UserError
+from engine.parser import Parser, whole
+from tools.study_page import FinishedRun, write_pages
 
-STUDIES = Path(__file__).parent / "studies"
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = {path.stem: path for path in sorted((ROOT / "tools" / "studies").glob("*.txt"))}
+BUDGET = {"num_epoch", "max_minutes"}
+SET_HERE = {"DR", "save_root", "device", "seed", "resume", "ckpt_path", "test"}  # for each run
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of a study: its name, its flags (budget and seed included) and its folder."""
+    """One training run of a study: its name, its flags (without the seed) and its folder."""
 
     name: str
     flags: tuple[str, ...]
@@ -45,48 +50,38 @@ class Job:
 
 def parse(argv=None) -> tuple[argparse.Namespace, list[str]]:
     """The tool's flags, and the flags for every run."""
-    names = ", ".join(sorted(path.stem for path in STUDIES.glob("*.txt")))
-    parser = Parser(prog="study.py", description="Train a list of runs and compare them on one page.")
+    # Without abbreviations, because --seed would be read as --seeds.
+    about = "Compare training runs on one page. Flags of Trainer.py on the command line go to every run."
+    parser = Parser(prog="study.py", description=about, allow_abbrev=False)
     add = parser.add_argument
-    add("study", help=f"{names}, or a file of your own: one run a line, `name: flags`")
+    add("study", help=f"{', '.join(STUDIES)}, or a text file with lines `name: flags of Trainer.py`")
     add("--DR", type=Path, required=True, help="dataset folder, in the lab's layout")
     add("--save_root", type=Path, required=True, help="folder for the runs and the page")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--num_epoch", type=whole(1), help="epochs of each run")
-    budget.add_argument("--max_minutes", type=real(0, above=True), help="minutes of training of each run")
-    add("--seeds", type=whole(1), default=1, help="how often each run is trained: seeds 0, 1, ..")
+    add("--seeds", type=whole(1), default=1, help="how often each run is trained: with seeds 0, 1, ...")
     add("--device", help="cuda, cuda:1, cpu; by default CUDA where there is one")
     return parser.parse_known_args(argv)
 
 
 def read_study(name: str) -> dict[str, list[str]]:
-    """The runs of a study: name -> flags.
-
-    Raises:
-        UserError: there is no such study, or a line is not `name: flags`.
-    """
-    path = STUDIES / f"{name}.txt"
+    """The runs of a study, name -> flags; a `UserError` if it does not exist or has a wrong line."""
+    path = STUDIES.get(name, Path(name))
     if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(study.stem for study in STUDIES.glob("*.txt")))
-        raise UserError(f"{name}: neither a study ({known}) nor a file")
+        raise UserError(f"{name}: neither a study ({', '.join(STUDIES)}) nor a file")
     runs = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        if not line.strip() or line.strip().startswith("#"):
             continue
-        run, colon, flags = line.partition(":")
-        run = run.strip()
+        run, colon, flags = (part.strip() for part in line.partition(":"))
         if not colon or not run:
             raise UserError(f"{path}, line {number}: expected `name: flags`")
         if slug(run) in map(slug, runs):
-            raise UserError(f"{path}, line {number}: a second run of the name {run}")
+            raise UserError(f"{path}, line {number}: a second run with the name {run}")
         try:
             runs[run] = shlex.split(flags)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
     if not runs:
-        raise UserError(f"{path}: names no runs")
+        raise UserError(f"{path}: no runs in it; expected lines of the form `name: flags`")
     return runs
 
 
@@ -95,65 +90,75 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.=+-]+", "_", name).strip("_") or "run"
 
 
+def flag_names(words: list[str], where: str) -> set[str]:
+    """The names of the flags of Trainer.py in a part of its command line, or a refusal of a wrong one."""
+    known = vars(options.trainer_args(["--DR=.", "--save_root=.", *words])).keys() - SET_HERE
+    names = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    if wrong := sorted(names - known):
+        expected = "expected flags of Trainer.py, written in full, and none that the study sets itself"
+        raise UserError(f"{where}: --{wrong[0]}: {expected}")
+    return names
+
+
+def check_flags(runs: dict[str, list[str]], common: list[str]) -> None:
+    """Refuse wrong flags, and those that are set both for every run and by a run itself."""
+    common_names = flag_names(common, "command line")
+    for run, flags in runs.items():
+        for own in sorted(flag_names(flags, run)):
+            for name in common_names & (BUDGET if own in BUDGET else {own}):
+                remedy = f"leave --{name} out of the command line, or edit the study file"
+                raise UserError(f"{run} sets --{own} itself; {remedy}")
+
+
 def plan(args, common: list[str]) -> list[Job]:
     """Every run of the study with every seed, the first seed of all runs first."""
-    budget = []
-    if args.num_epoch:
-        budget = ["--num_epoch", str(args.num_epoch)]
-    elif args.max_minutes:
-        budget = ["--max_minutes", f"{args.max_minutes:g}"]
     runs = read_study(args.study)
+    check_flags(runs, common)
     return [
-        Job(name, (*common, *flags, *budget), seed, args.save_root / "runs" / slug(name) / f"seed={seed}")
+        Job(name, (*common, *flags), seed, args.save_root / "runs" / slug(name) / f"seed={seed}")
         for seed in range(args.seeds)
         for name, flags in runs.items()
     ]
 
 
 def check_unchanged(job: Job) -> None:
-    """Refuse to go on with a run that was begun with other flags; note the flags of a new one."""
-    note, flags = job.folder / "study.json", list(job.flags)
-    if note.is_file():
-        begun = json.loads(note.read_text())
-        if begun != flags:
-            raise UserError(
-                f"{job.folder}: was begun with the flags `{shlex.join(begun)}`, not `{shlex.join(flags)}`; "
-                "delete it, or give another --save_root"
-            )
-        return
-    job.folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(flags))
-
-
-def call(script: str, *arguments) -> int:
-    """Run one of the two scripts; returns its exit code.
-
-    Raises:
-        Stopped, KeyboardInterrupt: this tool was told to stop, and the script with it.
-    """
-    process = subprocess.Popen([sys.executable, str(ROOT / script), *map(str, arguments)])
+    """Refuse to continue a run that was begun with other flags; note the flags of a new one."""
+    note = job.folder / "study.json"
+    if not note.exists() and not (job.folder / "last.ckpt").exists():
+        job.folder.mkdir(parents=True, exist_ok=True)
+        files.write(note, json.dumps(job.flags))
     try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+        begun = [str(word) for word in json.loads(note.read_text())]
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{note}: missing or damaged; delete {job.folder} to repeat the run") from None
+    if begun != list(job.flags):
+        flags = f"was begun with the flags `{shlex.join(begun)}`, not `{shlex.join(job.flags)}`"
+        raise UserError(f"{job.folder}: {flags}; delete it, or give another --save_root")
 
 
-def complete(job: Job, args) -> str | None:
-    """Train and test a run, or what is left of that; returns what went wrong."""
-    results = job.folder / "test" / "results.json"
-    if results.is_file():
-        return None
+def call(script: str, *arguments) -> None:
+    """Run one of the two scripts; a `UserError` if it fails. A signal that stops this tool stops it, too."""
+    with subprocess.Popen([sys.executable, str(ROOT / script), *map(str, arguments)]) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    if code:
+        raise UserError(f"{script} ended with exit code {code}")
+
+
+def complete(job: Job, args) -> FinishedRun:
+    """Train and test a run, or what is left of that; a `UserError` if that fails."""
+    with contextlib.suppress(UserError):
+        return FinishedRun.read(job.name, job.flags, job.folder)
     shared = ["--DR", args.DR, *(["--device", args.device] if args.device else [])]
+    # Where training is finished, --resume ends at once.
     resume = ["--resume"] if (job.folder / "last.ckpt").is_file() else []
-    train = ["--save_root", job.folder, "--seed", job.seed, *job.flags, *resume]
-    if code := call("Trainer.py", *shared, *train):
-        return f"Trainer.py ended with exit code {code}"
-    test = ["--save_root", results.parent, "--ckpt_path", job.folder / "best.ckpt", "--drift"]
-    if code := call("Tester.py", *shared, *test):
-        return f"Tester.py ended with exit code {code}"
-    return None
+    call("Trainer.py", *shared, "--save_root", job.folder, "--seed", job.seed, *job.flags, *resume)
+    checkpoint = job.folder / "best.ckpt"
+    call("Tester.py", *shared, "--save_root", job.folder / "test", "--ckpt_path", checkpoint, "--drift")
+    return FinishedRun.read(job.name, job.flags, job.folder)
 
 
 def main(argv=None) -> None:
@@ -162,18 +167,18 @@ def main(argv=None) -> None:
     jobs = plan(args, common)
     for job in jobs:
         check_unchanged(job)
-    finished, failed = [], []
+    finished = []
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}, seed {job.seed}", flush=True)
-        if trouble := complete(job, args):
-            console.complain(f"{job.name}, seed {job.seed}: {trouble}")
-            failed.append(job)
+        try:
+            finished.append(complete(job, args))
+        except UserError as error:
+            console.complain(f"{job.name}, seed {job.seed}: {error}")
             continue
-        finished.append(Finished.read(job.name, job.flags, job.seed, job.folder))
         # After each run, so that a stopped study shows what it has.
         write_pages(args.save_root, args.study, finished)
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
+    if failed := len(jobs) - len(finished):
+        raise UserError(f"{failed} of {len(jobs)} runs failed; the same command tries them again")
     print(f"the comparison is in {args.save_root / 'study.html'} and study.md")
 
 

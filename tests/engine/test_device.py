@@ -9,7 +9,7 @@ from engine.device import autocast, gpu_count, select_device
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many GPUs, seen by the process of some rank."""
+    """A machine with a number of GPUs, seen by the process of a rank."""
 
     def with_gpus(available, local_rank=0):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: available > 0)

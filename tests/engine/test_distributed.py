@@ -108,7 +108,7 @@ def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
 
 
 def test_several_gpus_get_a_process_each(dataset, tmp_path, monkeypatch):
-    """`--gpu N`, with so many GPUs as the flag asks for; what would replace this process is looked at."""
+    """`--gpu N` on a machine with N GPUs, up to the call that replaces this process."""
 
     class ReplacedError(Exception):
         pass

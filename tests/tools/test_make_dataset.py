@@ -1,7 +1,12 @@
-"""The program that draws the embedded dataset: its folders, its pictures and its manners."""
+"""tools/make_dataset.py: the folders and pictures it writes, and how it ends."""
 
+import contextlib
+import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PROGRAM = Path(__file__).resolve().parents[2] / "tools" / "make_dataset.py"
+from tools.make_dataset import SPLITS, publish
+from tools.studio.body import INDEX, make_take
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "tools" / "make_dataset.py"
+TINY = ("--size=16x16", "--train_frames=3", "--val_frames=2", "--test_frames=2", "--workers=2")
 SMALL = ("--size=32x16", "--train_frames=80", "--val_frames=12", "--test_frames=12")
 
 
@@ -17,6 +27,27 @@ def run(*arguments, cwd=None):
     """The program's `CompletedProcess` with these arguments."""
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def run_after(preparation, *arguments):
+    """`run`, in an interpreter that executes the code `preparation` first."""
+    code = (
+        "import errno, multiprocessing, os, pathlib, resource, runpy, sys\n"
+        f"{preparation}\n"
+        f"sys.argv = {[PROGRAM.name, *map(str, arguments)]}\n"
+        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def assert_mistake(done, *words):
+    """`done` ended with exit code 2 and one line, which holds these words."""
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("make_dataset.py: ")
+    for word in words:
+        assert word in done.stderr
 
 
 def contents(root):
@@ -211,28 +242,20 @@ def test_draws_at_the_size_of_the_lab(tmp_path):
     ],
 )
 def test_a_wrong_flag_ends_in_one_line(tmp_path, flags, word):
-    done = run(tmp_path / "out", *flags)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert word in done.stderr
+    assert_mistake(run(tmp_path / "out", *flags), word)
     assert not (tmp_path / "out").exists()
 
 
 def test_refuses_a_folder_with_something_in_it(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    done = run(tmp_path, *SMALL)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "--overwrite" in done.stderr
+    assert_mistake(run(tmp_path, *SMALL), "--overwrite")
     assert names(tmp_path) == ["precious.txt"]
 
 
 def test_refuses_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        done = run(out, *SMALL)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
+        assert_mistake(run(out, *SMALL), str(out))
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -241,28 +264,155 @@ def test_overwrite_replaces_the_dataset_and_nothing_else(tmp_path):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "old.png").write_text("old")
     (tmp_path / ".unfinished").mkdir()
-    tiny = ("--size=16x16", "--train_frames=3", "--val_frames=2", "--test_frames=2", "--workers=1")
-    done = run(tmp_path, *tiny, "--overwrite")
+    (tmp_path / ".replaced" / "val").mkdir(parents=True)
+    done = run(tmp_path, *TINY, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert names(tmp_path) == ["precious.txt", "test", "train", "val"]
     assert names(tmp_path / "val") == ["val_img", "val_label"]
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
-    """A run that dies while drawing (here of Ctrl-C in the first frame) leaves no folder behind."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
-        "import studio.frames\n"
-        "def stop(*_): raise KeyboardInterrupt\n"
-        "studio.frames.paint_pose = stop\n"
-        f"sys.argv = ['make_dataset.py', {str(tmp_path / 'out')!r}, '--workers=1', '--size=32x16']\n"
-        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
+@contextlib.contextmanager
+def drawing(out, *flags):
+    """The program in a process group of its own, after it has begun to draw a dataset that takes long."""
+    command = [sys.executable, str(PROGRAM), str(out), "--size=320x160", "--workers=3", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not list(out.glob(".unfinished/train/train_img/*.png")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("send", "signums"),
+    [
+        (os.kill, [signal.SIGTERM]),
+        (os.kill, [signal.SIGINT]),
+        (os.killpg, [signal.SIGTERM]),
+        (os.killpg, [signal.SIGINT]),
+        (os.killpg, [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]),
+    ],
+)
+def test_a_signal_ends_all_processes_and_keeps_the_old_dataset(tmp_path, send, signums):
+    """`send` reaches the main process alone, or the drawing processes too, as Ctrl-C in a terminal does."""
+    old = old_dataset(tmp_path)
+    with drawing(tmp_path, "--overwrite") as process:
+        for signum in signums:
+            send(process.pid, signum)
+        _, stderr = process.communicate(timeout=20)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    assert process.returncode - 128 in signums
+    assert len(stderr.splitlines()) == 1, stderr
+    assert stderr.startswith("make_dataset.py: stopped by SIG")
+    assert contents(tmp_path) == old
+    assert names(tmp_path) == sorted(SPLITS)
+
+
+def test_a_signal_leaves_no_new_folder(tmp_path):
+    with drawing(tmp_path / "out") as process:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert names(tmp_path) == []
+
+
+def test_drawing_processes_end_when_the_main_process_is_killed(tmp_path):
+    old = old_dataset(tmp_path)
+    with drawing(tmp_path, "--overwrite") as process:
+        process.kill()
+        process.communicate(timeout=20)  # waits for all that hold standard error open
+    assert contents(tmp_path).items() >= old.items()
+
+
+def old_dataset(out):
+    """Write a file to each split; returns the `contents`."""
+    for split in SPLITS:
+        (out / split).mkdir()
+        (out / split / "old.png").write_text(f"old {split}")
+    return contents(out)
+
+
+def test_a_picture_that_cannot_be_written_ends_in_one_line(tmp_path):
+    old = old_dataset(tmp_path)
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    done = run_after(limit, tmp_path, *TINY, "--overwrite")
+    assert_mistake(done, str(tmp_path), os.strerror(errno.EFBIG))
+    assert contents(tmp_path) == old
+
+
+def test_a_killed_drawing_process_ends_in_one_line(tmp_path):
+    killed = (
+        "import tools.studio.dataset as dataset\n"
+        "multiprocessing.set_start_method('fork')\n"
+        "dataset.paint_pose = lambda *_: os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert_mistake(run_after(killed, tmp_path / "out", *TINY), "--workers")
     assert not (tmp_path / "out").exists()
+
+
+# A mount point, for example, cannot be renamed.
+REFUSED_RENAME = """
+rename = pathlib.Path.rename
+def refuse(source, target):
+    if source == pathlib.Path({!r}):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(source))
+    return rename(source, target)
+pathlib.Path.rename = refuse
+"""
+
+
+@pytest.mark.parametrize("refused", ["val", ".unfinished/test"])
+def test_a_failing_replacement_keeps_the_old_dataset(tmp_path, refused):
+    old = old_dataset(tmp_path)
+    refusal = REFUSED_RENAME.format(str(tmp_path / refused))
+    assert_mistake(run_after(refusal, tmp_path, *TINY, "--overwrite"), "busy", refused)
+    assert contents(tmp_path) == old
+    assert names(tmp_path) == sorted(SPLITS)
+
+
+@pytest.mark.parametrize("successes", range(6))
+def test_any_failing_rename_restores_what_was_there(tmp_path, monkeypatch, successes):
+    root, out = tmp_path / "new", tmp_path / "out"
+    root.mkdir()
+    out.mkdir()
+    new, old = old_dataset(root), old_dataset(out)
+    rename, calls = Path.rename, []
+
+    def limited(source, target):
+        calls.append(source)
+        if len(calls) == successes + 1:
+            raise OSError(errno.EBUSY, "busy")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", limited)
+    with pytest.raises(OSError, match="busy"):
+        publish(root, out)
+    assert (contents(root), contents(out)) == (new, old)
+    assert names(out) == sorted(SPLITS)
+
+
+def test_replaces_links_to_splits_and_not_what_they_point_to(tmp_path):
+    root, out, elsewhere = (tmp_path / name for name in ("new", "out", "elsewhere"))
+    for folder in (root, out, elsewhere):
+        folder.mkdir()
+    new, kept = old_dataset(root), old_dataset(elsewhere)
+    (out / "train").symlink_to(elsewhere / "train")
+    (out / "val").symlink_to(tmp_path / "nowhere")
+    publish(root, out)
+    assert contents(out) == new
+    assert contents(elsewhere) == kept
+
+
+def test_runs_as_a_module_and_without_torch(tmp_path):
+    command = [sys.executable, "-m", "tools.make_dataset", str(tmp_path / "out"), *TINY]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert names(tmp_path / "out") == sorted(SPLITS)
+    code = "import sys, tools.make_dataset; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_help_names_every_flag():
@@ -273,11 +423,6 @@ def test_help_names_every_flag():
 
 
 def test_bones_keep_their_length_knees_bend_forwards_and_standing_feet_do_not_slide():
-    sys.path.insert(0, str(PROGRAM.parent))
-    try:
-        from studio.body import INDEX, make_take
-    finally:
-        sys.path.pop(0)
     for seed in range(5):
         figure = make_take(np.random.default_rng(seed), 400, 1.2)
         at = {name: figure.joints[:, i] for name, i in INDEX.items()}

@@ -1,5 +1,6 @@
 """tools/study.py on a small dataset: runs, a stop in between, and the page."""
 
+import dataclasses
 import json
 import math
 import re
@@ -8,8 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from engine import options
+from engine.console import UserError
 from tests.helpers import (
     ROOT,
     SMALL_UNET,
@@ -18,8 +22,8 @@ from tests.helpers import (
     one_thread,
     run_script,
 )
-from tools import study
-from tools.study_page import mean_and_interval
+from tools import study, study_page
+from tools.study_page import FinishedRun, mean_and_interval
 
 TWO_RUNS = """# two runs
 slow: --lr 0.0001
@@ -39,43 +43,94 @@ def arguments(dataset, file, folder, *more):
     return [str(file), "--DR", str(dataset), "--save_root", str(folder), "--num_epoch=2", *FLAGS, *more]
 
 
+def write_training(folder, psnr=(20.0, 21.0, 22.0), annealing="Cyclical"):
+    """What Trainer.py leaves of a run with a validation after each epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("last.ckpt", "best.ckpt"):
+        (folder / name).touch()
+    (folder / "args.json").write_text(json.dumps({"kl_anneal_type": annealing}))
+    lines = ["epoch,loss,mse,kl,beta,tfr,teacher_forcing,lr,val_loss,val_psnr,seconds"]
+    lines += [f"{epoch},0.3,0.2,10,0.1,0,0,0.001,0.2,{value},30" for epoch, value in enumerate(psnr)]
+    (folder / "history.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_test(folder, frames=6, truth=True, drift=0.5, size=(8, 16)):
+    """What Tester.py leaves of two sequences."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {"psnr": 25.0, "ssim": 0.9, "drift": drift, "psnr_by_frame": [25.0] * (frames - 1)}
+    results = {
+        "average": {"psnr": 25.0, "ssim": 0.9} if truth else {},
+        "sequences": [{"sequence": i, **(scores if truth else {})} for i in (1, 2)],
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    video = np.random.default_rng(0).integers(0, 255, (frames, *size, 3), dtype=np.uint8)
+    videos = {"prediction": video, "pose": video, **({"truth": video} if truth else {})}
+    np.savez(folder / "pred_seq1.npz", **videos)
+
+
+def finished(folder, name, **settings):
+    """A run as the page reads it."""
+    training = {key: settings.pop(key) for key in ("psnr", "annealing") if key in settings}
+    write_training(folder / name, **training)
+    write_test(folder / name / "test", **settings)
+    return FinishedRun.read(name, ("--lr", "0.1"), folder / name)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The scripts that a study calls, by name; each leaves what it usually leaves. No page is written."""
+    names = []
+
+    def call(script, *arguments):
+        names.append(script)
+        folder = arguments[arguments.index("--save_root") + 1]
+        if script == "Tester.py":
+            write_test(folder)
+        elif "--resume" not in arguments:
+            write_training(folder)
+
+    monkeypatch.setattr(study, "call", call)
+    monkeypatch.setattr(study, "write_pages", lambda *_: None)
+    return names
+
+
 def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, tmp_path):
     folder = tmp_path / "study"
     command = arguments(dataset, file, folder, "--seeds=2")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/study.py"), *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=one_thread(),
+        [sys.executable, "-m", "tools.study", *command],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=one_thread(),
     )  # fmt: skip
     while not (folder / "study.md").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    finished = folder / "runs/slow/seed=0/test/results.json"
-    done = finished.stat().st_mtime_ns
+    results = folder / "runs/slow/seed=0/test/results.json"
+    time_of_results = results.stat().st_mtime_ns
     output = assert_succeeds(run_script("tools/study.py", *command))
     assert "[4/4] fast one, seed 1" in output
-    assert finished.stat().st_mtime_ns == done
+    assert results.stat().st_mtime_ns == time_of_results
     check_page(folder)
     first = json.loads((folder / "runs/slow/seed=0/args.json").read_text())
     assert (first["lr"], first["seed"], first["num_epoch"]) == (0.0001, 0, 2)
 
 
 def check_page(folder):
-    """Scores of both seeds, pictures that are there, and nothing from elsewhere."""
+    """The mean of both seeds, pictures that are there, and nothing from elsewhere."""
     scores = [
         json.loads((folder / f"runs/fast_one/seed={seed}/test/results.json").read_text())["average"]["psnr"]
         for seed in (0, 1)
     ]
-    half = 12.706 * abs(scores[0] - scores[1]) / 2
     page = (folder / "study.md").read_text()
-    assert f"{sum(scores) / 2:.2f} ± {half:.2f}" in page
+    assert f"| {sum(scores) / 2:.2f} |" in page
     assert "| slow | `" in page and "--lr 0.0001" in page
     for name in re.findall(r"!\[.*\]\((.*)\)", page):
         assert (folder / name).stat().st_size > 1000
     html = (folder / "study.html").read_text()
     assert html.count("data:image/png;base64,") == 4 and html.count("data:image/gif;base64,") == 1
     assert 'src="http' not in html
+    assert not list(folder.glob(".*"))
 
 
 def test_run_that_was_begun_with_other_flags_is_not_mixed_in(dataset, file, tmp_path):
@@ -88,10 +143,41 @@ def test_run_that_was_begun_with_other_flags_is_not_mixed_in(dataset, file, tmp_
 
 
 def test_failed_run_is_named_and_the_others_are_finished(dataset, file, tmp_path):
-    file.write_text("bad: --lr -1\ngood: --lr 0.001\n")
+    file.write_text("bad: --train_vi_len 1000\ngood: --lr 0.001\n")
     done = run_script("tools/study.py", *arguments(dataset, file, tmp_path / "study"))
     assert done.returncode == 2 and "1 of 2 runs failed" in done.stderr and "bad, seed 0" in done.stderr
     assert "| good |" in (tmp_path / "study" / "study.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["results.json", "pred_seq1.npz"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
+def test_run_counts_as_tested_only_if_its_results_can_be_read(calls, file, tmp_path, name, damage):
+    command = arguments("data", file, tmp_path / "study")
+    study.main(command)
+    assert calls == ["Trainer.py", "Tester.py"] * 2
+    path = tmp_path / "study/runs/slow/seed=0/test" / name
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    calls.clear()
+    study.main(command)
+    assert calls == ["Trainer.py", "Tester.py"]
+    assert path.stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize("name", ["args.json", "history.csv", "study.json"])
+@pytest.mark.parametrize("text", ["", "{", "epoch,loss\n0,", "\0"])
+def test_damaged_record_of_training_is_named_in_one_line(calls, file, tmp_path, capsys, name, text):
+    command = arguments("data", file, tmp_path / "study")
+    study.main(command)
+    path = tmp_path / "study/runs/slow/seed=0" / name
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        study.main(command)
+    lines = [*capsys.readouterr().err.splitlines(), str(error.value)]
+    assert len([line for line in lines if f"{path}: missing or damaged" in line and "delete" in line]) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,17 +202,112 @@ def test_unknown_study_and_two_budgets(dataset, file, tmp_path):
     assert_user_error(done, "--max_minutes")
 
 
+@pytest.mark.parametrize(
+    ("runs", "flag", "words"),
+    [
+        ("a:\nb: --tfr_sde 10", ["--tfr_sde", "5"], ["b sets --tfr_sde itself", "command line"]),
+        ("a: --max_minutes=1", [], ["a sets --max_minutes itself", "leave --num_epoch out"]),
+        ("a: --num_epoch 3", [], ["a sets --num_epoch itself", "leave --num_epoch out"]),
+        ("a: --fast_train", ["--fast_train"], ["a sets --fast_train itself"]),
+        ("a:", ["--seed", "3"], ["command line", "--seed"]),
+        ("a: --save_root=b", [], ["a: --save_root"]),
+        ("a:", ["--tfr_s", "5"], ["--tfr_s", "in full"]),
+    ],
+)
+def test_flag_that_would_be_overridden_is_refused(calls, file, tmp_path, runs, flag, words):
+    file.write_text(runs)
+    with pytest.raises(UserError) as error:
+        study.main(arguments("data", file, tmp_path / "study", *flag))
+    assert all(word in str(error.value) for word in words)
+    assert not (tmp_path / "study").exists() and not calls
+
+
+def test_flag_whose_name_begins_with_that_of_another_is_no_clash(calls, file, tmp_path):
+    file.write_text("a: --tfr 1")
+    study.main(arguments("data", file, tmp_path / "study", "--tfr_sde", "5"))
+    assert json.loads((tmp_path / "study/runs/a/seed=0/study.json").read_text())[-2:] == ["--tfr", "1"]
+
+
+@pytest.mark.parametrize("flags", ["--lr -1", "--no_such_flag 1", "0.1"])
+def test_wrong_flag_in_a_study_is_refused_before_any_run(dataset, file, tmp_path, flags):
+    file.write_text(f"good:\nbad: {flags}\n")
+    done = run_script("tools/study.py", *arguments(dataset, file, tmp_path / "study"))
+    assert_user_error(done, flags.split()[0])
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize("name", ["report", "recipe"])
 def test_studies_that_come_along_hold_flags_that_trainer_knows(name, tmp_path):
-    from engine import options
-
     runs = study.read_study(name)
     assert len(runs) > 3
     for flags in runs.values():
-        options.resolve(options.trainer_parser(), ["--DR=d", "--save_root=r", *flags])
+        options.trainer_args(["--DR=d", "--save_root=r", *flags])
+
+
+def test_runs_of_the_report_set_their_own_epochs(file, tmp_path):
+    runs = study.read_study("report")
+    assert list(runs) == ["A", "B", "Monotonic", "Without annealing", "Best"]
+    args = {name: options.trainer_args(["--DR=d", "--save_root=r", *flags]) for name, flags in runs.items()}
+    assert [run.num_epoch for run in args.values()] == [22, 22, 22, 22, 100]
+    assert {run.recipe for run in args.values()} == {"lab"} and args["B"].tfr == 1 and args["A"].tfr == 0
+    with pytest.raises(UserError, match="A sets --num_epoch itself; leave --max_minutes out"):
+        study.check_flags(runs, ["--max_minutes", "5"])
 
 
 def test_interval_is_student_s():
     assert mean_and_interval([30.0]) == (30.0, None)
+    assert mean_and_interval([30.0, 31.0]) == (30.5, None)
     centre, half = mean_and_interval([29.0, 30.0, 31.0])
     assert centre == 30 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    eleven = [float(value) for value in range(11)]
+    assert mean_and_interval(eleven)[1] == pytest.approx(2.228, rel=1e-3)
+
+
+def test_table_leaves_empty_what_too_few_values_would_say(tmp_path):
+    runs = [
+        finished(tmp_path, "short", psnr=range(20, 24), frames=50),
+        finished(tmp_path, "long", psnr=range(20, 35), frames=101, drift=-0.001),
+        finished(tmp_path, "no truth", psnr=range(20, 25), frames=101, truth=False),
+    ]
+    heading, *lines = study_page.table(runs)
+    short, long, no_truth = (dict(zip(heading, line, strict=True)) for line in lines)
+    assert (short["drift"], long["drift"], no_truth["drift"]) == ("", "0.00", "")
+    spread = "val, spread in the last fifth"
+    assert (short[spread], long[spread]) == ("", "2.00")
+    assert (short["test PSNR"], no_truth["test PSNR"], no_truth["epochs"]) == ("25.00", "", "5")
+    assert long["minutes"] == "7.5"
+
+
+def test_table_has_an_interval_from_three_seeds_on(tmp_path):
+    runs = [finished(tmp_path, str(seed), psnr=(20.0 + seed,)) for seed in range(3)]
+    runs = [dataclasses.replace(run, name="a run") for run in runs]
+    for count, cell in ((2, "20.50"), (3, "21.00 ± 2.48")):
+        heading, line = study_page.table(runs[:count])
+        cells = dict(zip(heading, line, strict=True))
+        assert (cells["val, best"], cells["seeds"], cells["minutes"]) == (cell, str(count), "0.5")
+
+
+def test_curves_that_coincide_have_lines_of_their_own(tmp_path):
+    figure = study_page.Figure()
+    runs = [finished(tmp_path, name, annealing=name) for name in ("Cyclical", "Monotonic")]
+    for place, columns in ((121, ["lr"]), (122, ["tfr", "beta"])):
+        axes = figure.add_subplot(place)
+        study_page._draw(axes, runs, "epoch", columns, with_kind=True)
+    single, pair = figure.axes
+    assert len({(line.get_linestyle(), line.get_marker(), line.get_color()) for line in single.lines}) == 2
+    assert len({line.get_linestyle() for line in single.lines}) == 2
+    assert len({line.get_markevery()[0] for line in single.lines}) == 2
+    assert [line.get_linestyle() for line in pair.lines] == ["-", "--", "-", "--"]
+    texts = [text.get_text() for text in single.get_legend().get_texts()]
+    assert texts == ["Cyclical (Cyclical)", "Monotonic (Monotonic)"]
+
+
+def test_page_of_runs_without_truth_and_with_pictures_of_other_sizes(tmp_path):
+    runs = [
+        finished(tmp_path, "a", truth=False),
+        finished(tmp_path, "costs $1 | $2", truth=False, size=(16, 32), frames=4),
+    ]
+    study_page.write_pages(tmp_path, "t", runs)
+    page = (tmp_path / "study.md").read_text()
+    assert "costs $1 \\| $2" in page and "test PSNR" not in page
+    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 3

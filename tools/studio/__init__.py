@@ -1,9 +1,9 @@
-"""A drawn person who moves in a drawn studio: what `tools/make_dataset.py` puts on its pictures.
+"""Pictures of a person who moves in a studio, drawn for `tools/make_dataset.py`.
 
-`motion` decides what the person does, `steps` where the feet go, `body` where every joint is then,
-`view` where the camera sees it, `person`, `room` and `skeleton` paint it with the brushes of `paint`,
-and `frames` puts a whole picture together.
+`motion` decides what the person does, `steps` where the feet stand, `gestures` where the arms point, and
+`body` computes every joint from that. `view` is the camera. `person`, `room` and `skeleton` paint, with the
+brushes of `paint`; `frames` puts whole pictures together.
 
-World units are metres and seconds: x to the right of the picture, y up from the floor, z towards the
-camera. A yaw of 0 faces the camera, a positive yaw turns towards the right of the picture.
+Coordinates are in metres: x to the right of the picture, y up from the floor, z towards the camera. Angles
+are in radians: at a yaw of 0 the person faces the camera, a positive yaw turns to the right of the picture.
 """

@@ -1,40 +1,43 @@
-"""Smooth curves over time, the material of all motion here: every one has a continuous slope."""
+"""Smooth functions of time, of which all motion is built. The slope of each is continuous.
+
+t: (T,) seconds; times such as `start` and `end` are seconds too.
+"""
 
 import numpy as np
 
 
 def ramp(t, start, end):
-    """0 before `start`, 1 after `end`, an S-curve without jerks at its ends between. t: (T,) seconds."""
+    """An S-shaped rise from 0 at `start` to 1 at `end`."""
     u = np.clip((t - start) / (end - start), 0.0, 1.0)
     return u * u * u * (u * (6.0 * u - 15.0) + 10.0)
 
 
 def window(t, start, end, fade):
-    """0 outside `start..end`, 1 inside, with a fade of `fade` seconds at either end. t: (T,) seconds."""
+    """1 between `start` and `end` and 0 outside, with a rise and a fall of `fade` seconds inside."""
     fade = min(fade, (end - start) / 2)
     return ramp(t, start, start + fade) * (1.0 - ramp(t, end - fade, end))
 
 
 def hill(t, start, end):
-    """0 outside `start..end`, one smooth hill of height 1 between. t: (T,) seconds."""
+    """A smooth hill of height 1 between `start` and `end`, 0 outside."""
     u = np.clip((t - start) / (end - start), 0.0, 1.0)
     return np.sin(np.pi * u) ** 2
 
 
 def travel(t, start, end, ease):
-    """From 0 to 1 at a steady speed, speeding up and slowing down over `ease` seconds at the ends."""
+    """A rise from 0 to 1 at constant speed, but for `ease` seconds of acceleration at either end."""
     grid = np.linspace(start, end, 257)
     covered = np.concatenate([[0.0], np.cumsum(window((grid[1:] + grid[:-1]) / 2, start, end, ease))])
     return np.interp(t, grid, covered / covered[-1])
 
 
 def curve(t, times, values):
-    """Smooth curve through `values` at `times`, with the slopes that its neighbours suggest."""
+    """A cubic curve through `values` at `times`, with slopes estimated from the neighbouring values."""
     return through(t, np.stack([times, values, np.gradient(values, times)], -1))
 
 
 def through(t, keys):
-    """Cubic curve through `keys`, rows of (time, value, slope); it stays level outside them."""
+    """A cubic curve through `keys`, a list of (time, value, slope); it is constant outside them."""
     times, values, slopes = np.array(keys, dtype=float).T
     i = np.clip(np.searchsorted(times, t, side="right") - 1, 0, len(times) - 2)
     span = times[i + 1] - times[i]
@@ -45,7 +48,7 @@ def through(t, keys):
 
 
 def smooth(values, sigma):
-    """Gaussian average over time (axis 0), `sigma` frames wide, the ends held. values: (T, ...)."""
+    """`values` (T, ...) after a Gaussian filter over time; `sigma` in frames, the end values repeated."""
     radius = max(1, int(3 * sigma))
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     weights /= weights.sum()

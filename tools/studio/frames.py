@@ -1,4 +1,4 @@
-"""Whole pictures: the person in the studio and the pose beside it, at any size."""
+"""Whole pictures of any size: the person in the studio, and the pose."""
 
 from functools import cache
 
@@ -9,12 +9,12 @@ from .room import Room
 from .skeleton import paint_skeleton
 from .view import View
 
-SHARP = 128  # rows; smaller pictures are painted this high at least and averaged down
+MIN_ROWS = 128  # smaller pictures are painted enlarged to at least this height, then averaged
 
 
 def view_of(width, height):
-    """The `View` in which pictures of `width` x `height` are painted: some whole number larger."""
-    zoom = -(-SHARP // height) if height < SHARP else 1
+    """The `View` for painting pictures of `width` x `height`: as large, or larger by a whole factor."""
+    zoom = -(-MIN_ROWS // height) if height < MIN_ROWS else 1
     return View(width * zoom, height * zoom)
 
 
@@ -30,16 +30,16 @@ def paint_frame(figure, frame, width, height):
     person = paint_person(figure, frame, room.view)
     picture *= 1.0 - person.alpha
     picture += person.color
-    return _bytes(picture, height)
+    return _to_uint8(picture, height)
 
 
 def paint_pose(figure, frame, width, height):
     """(height, width, 3) uint8 pose picture of frame `frame` of a `Figure`."""
-    return _bytes(paint_skeleton(figure, frame, _room(width, height).view), height)
+    return _to_uint8(paint_skeleton(figure.joints[frame], _room(width, height).view), height)
 
 
-def _bytes(picture, height):
-    """(height, width, 3) uint8 from a float picture (3, H, W) some whole number larger."""
+def _to_uint8(picture, height):
+    """(3, zoom * height, zoom * width) float in [0, 1] -> (height, width, 3) uint8."""
     zoom = picture.shape[1] // height
     if zoom > 1:
         # Adding slices is several times faster than a mean over two short axes.

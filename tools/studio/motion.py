@@ -4,21 +4,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import gestures as g
+from . import gestures
 from .curves import hill, ramp, through, travel, window
+from .geometry import wrapped
+from .gestures import Gesture
 from .steps import Hop, Walk
 
 FPS = 30
-DEPTH_RANGE = 0.30  # how far the person strays towards the camera or away from it, m
+DEPTH_RANGE = 0.30  # of the person's position, towards the camera and away from it, m
 
-# One of each row in random order, with walks between them, then all over again.
+# One action of each group, the groups in random order, with walks between them; then again.
 ACTIONS = (("wave",), ("crouch",), ("jump",), ("turn", "spin"), ("gesture", "groove"))
 
 
 @dataclass
 class Tracks:
-    """Everything that changes over time, (T,) each: place and lift of the pelvis in metres, angles in
-    radians; and the events that `steps` and `gestures` turn into feet and arms."""
+    """The motion of the body over time, (T,) each, and the events that move feet and arms.
+
+    x, z: place of the pelvis, m; lift: its height above that of a standing person, m; yaw: of the pelvis,
+    rad; lean, roll: forwards and sideways, rad; twist: of the chest against the pelvis, rad; nod, look: of
+    the head, rad; moves: `Walk` and `Hop`; gestures: `Gesture`, both in order of time.
+    """
 
     t: np.ndarray
     x: np.ndarray
@@ -35,13 +41,13 @@ class Tracks:
 
 
 def choreograph(rng, frames, half_range):
-    """A take of `frames` frames in which the pelvis stays within `half_range` metres of the middle."""
+    """The `Tracks` of a random take, in which the pelvis stays within `half_range` metres of the middle."""
     dancer = _Dancer(rng, frames, half_range)
     dancer.rest(0.5)
     dancer.walk()
     while dancer.now < frames / FPS:
-        for row in rng.permutation(len(ACTIONS)):
-            getattr(dancer, rng.choice(ACTIONS[row]))()
+        for group in rng.permutation(len(ACTIONS)):
+            getattr(dancer, rng.choice(ACTIONS[group]))()
             if rng.random() < 0.85:
                 dancer.walk()
             if rng.random() < 0.25:
@@ -50,7 +56,7 @@ def choreograph(rng, frames, half_range):
 
 
 class _Dancer:
-    """Writes one action after another on the tracks; `now` is where the next one starts, in seconds."""
+    """Adds one action after another to the tracks; `now` is the start of the next one, in seconds."""
 
     def __init__(self, rng, frames, half_range):
         t = np.arange(frames) / FPS
@@ -70,17 +76,17 @@ class _Dancer:
         self.tracks.lift -= 0.003 * (1 + self._drift(t))
 
     def rest(self, seconds):
-        """Stand and breathe."""
+        """Stand still."""
         self.now += seconds
 
     def walk(self):
-        """Cross the floor to a place well away from here, sometimes with a gesture on the way."""
+        """Walk to a place some way off, sometimes with a gesture on the way."""
         x, z = self._goal()
-        way = np.hypot(x - self.x, z - self.z)
+        distance = np.hypot(x - self.x, z - self.z)
         self._face(np.arctan2(x - self.x, z - self.z), at_most=1.75)
-        count = max(3, round(way / self.stride) + 2)
+        count = max(3, round(distance / self.stride) + 2)
         start, end = self.now, self.now + count * self.beat
-        turn = _wrapped(np.arctan2(x - self.x, z - self.z) - self.facing)
+        turn = wrapped(np.arctan2(x - self.x, z - self.z) - self.facing)
         progress = travel(self.tracks.t, start + 0.3 * self.beat, end, 1.2 * self.beat)
         self.tracks.x += (x - self.x) * progress
         self.tracks.z += (z - self.z) * progress
@@ -89,15 +95,15 @@ class _Dancer:
         # The foot on the inner side of the turn goes first, so that the legs never cross.
         self.tracks.moves.append(Walk(start, end, count, 0 if turn > 0 else 1))
         if self.rng.random() < 0.3 and end - start > 2.0:
-            self._gesture(self._arm(), start + 0.3, end - 0.2, g.waving(self.tempo))
+            self._gesture(self._arm(), start + 0.3, end - 0.2, gestures.waving(self.tempo))
         self.x, self.z, self.facing, self.now = x, z, self.facing + turn, end
 
     def turn(self):
-        """Turn on the spot to look somewhere else: mostly sideways, sometimes away."""
+        """Turn on the spot: mostly sideways, sometimes away from the camera."""
         self._face(self.rng.choice([-1.0, 1.0]) * self.rng.uniform(0.8, 2.6))
 
     def spin(self):
-        """Once around on the spot."""
+        """Turn on the spot, once around."""
         self._pivot(self.rng.choice([-2.0, 2.0]) * np.pi, 0.40)
 
     def wave(self):
@@ -105,7 +111,7 @@ class _Dancer:
         self._face_camera()
         end = self.now + self.rng.uniform(1.6, 2.6)
         arms = (0, 1) if self.rng.random() < 0.3 else (self._arm(),)
-        shape = g.waving(self.tempo, self.rng.uniform(-0.05, 0.35))
+        shape = gestures.waving(self.tempo, self.rng.uniform(-0.05, 0.35))
         for arm in arms:
             self._gesture(arm, self.now, end, shape)
         if len(arms) == 1:
@@ -113,18 +119,18 @@ class _Dancer:
         self.now = end - 0.2
 
     def gesture(self):
-        """One of the arm gestures: hands on hips, pointing, arms wide, up, clapping, thinking."""
+        """Make one of the arm gestures."""
         self._face_camera()
         end = self.now + self.rng.uniform(1.5, 2.3)
         arm = self._arm()
         left, right = [
-            (g.ON_HIP, g.ON_HIP),
-            (g.POINTING, g.ON_HIP),
-            (g.THINKING, None),
-            (g.OPEN_WIDE, g.OPEN_WIDE),
-            (g.UP, g.UP),
-            (g.clapping(self.tempo), g.clapping(self.tempo)),
-            (g.sweeping(0.55), g.sweeping(0.55)),
+            (gestures.ON_HIP, gestures.ON_HIP),
+            (gestures.POINTING, gestures.ON_HIP),
+            (gestures.THINKING, None),
+            (gestures.OPEN_WIDE, gestures.OPEN_WIDE),
+            (gestures.UP, gestures.UP),
+            (gestures.clapping(self.tempo), gestures.clapping(self.tempo)),
+            (gestures.sweeping(0.55), gestures.sweeping(0.55)),
         ][self.rng.integers(7)]
         self._gesture(arm, self.now, end, left)
         if right:
@@ -132,18 +138,18 @@ class _Dancer:
         self.now = end - 0.2
 
     def crouch(self):
-        """Down on bent knees, stay, and up again."""
+        """Bend the knees, stay down, and stand up again."""
         depth, down = self.rng.uniform(0.30, 0.44), self.rng.uniform(0.55, 0.75)
         end = self.now + 2 * down + self.rng.uniform(0.3, 0.9)
         bent = window(self.tracks.t, self.now, end, down)
         self.tracks.lift -= depth * bent
         self.tracks.lean += 1.3 * depth * bent
         for arm in (0, 1):
-            self._gesture(arm, self.now + 0.1, end - 0.1, g.FORWARD, fade=down)
+            self._gesture(arm, self.now + 0.1, end - 0.1, gestures.FORWARD, fade=down)
         self.now = end
 
     def jump(self):
-        """Squat, swing the arms, fly, land softly; often some way forwards, sometimes with a turn."""
+        """Squat, jump and land on bent knees; often some way forwards, sometimes with a turn."""
         height, air = self.rng.uniform(0.19, 0.26), self.rng.uniform(0.44, 0.52)
         off = self.now + 0.52
         land, end = off + air, off + air + 0.62
@@ -163,12 +169,12 @@ class _Dancer:
             self.tracks.lean += 0.38 * hill(self.tracks.t, middle - 0.32, middle + 0.32)
         self._fly(off, land, height)
         for arm in (0, 1):
-            self._gesture(arm, self.now, off + 0.05, g.BACKWARD, fade=0.25)
-            self._gesture(arm, off - 0.15, end - 0.15, g.FLYING, fade=0.28)
+            self._gesture(arm, self.now, off + 0.05, gestures.BACKWARD, fade=0.25)
+            self._gesture(arm, off - 0.15, end - 0.15, gestures.FLYING, fade=0.28)
         self.now = end
 
     def groove(self):
-        """Dance on the spot: bounce in the knees, sway and pump the arms."""
+        """Dance on the spot: bend the knees, sway and pump the arms."""
         self._face_camera()
         tempo, beats = self.tempo * 0.9, 4
         end = self.now + beats / tempo
@@ -177,14 +183,14 @@ class _Dancer:
         self.tracks.roll += 0.13 * inside * np.sin(np.pi * tempo * time)
         self.tracks.twist += 0.30 * inside * np.sin(np.pi * tempo * time)
         for arm in (0, 1):
-            self._gesture(arm, self.now, end, g.pumping(tempo / 2, arm / 2), fade=0.4)
+            self._gesture(arm, self.now, end, gestures.pumping(tempo / 2, arm / 2), fade=0.4)
         self.now = end
 
     def _fly(self, off, land, height):
-        """The flight of a jump, as far forwards as there is room."""
-        t, way = self.tracks.t, self.rng.uniform(0.0, 0.35)
-        x = self.x + way * np.sin(self.facing)
-        z = self.z + way * np.cos(self.facing)
+        """The flight of a jump: forwards where there is room, else on the spot."""
+        t, distance = self.tracks.t, self.rng.uniform(0.0, 0.35)
+        x = self.x + distance * np.sin(self.facing)
+        z = self.z + distance * np.cos(self.facing)
         if abs(x) > self.half_range or abs(z) > DEPTH_RANGE:
             x, z = self.x, self.z
         turn = self.rng.choice([0.0, 0.0, -1.2, 1.2])
@@ -196,7 +202,7 @@ class _Dancer:
         self.x, self.z, self.facing = x, z, self.facing + turn
 
     def _goal(self):
-        """A place to walk to: the other side of the picture more often than this one."""
+        """x and z of a place to walk to, most often on the other side of the picture."""
         side = -np.sign(self.x) if self.rng.random() < 0.85 else np.sign(self.x)
         x = side * self.rng.uniform(0.35, 1.0) * self.half_range
         if abs(x - self.x) < 0.4 * self.half_range:
@@ -206,22 +212,22 @@ class _Dancer:
     def _arm(self):
         return int(self.rng.integers(2))
 
-    def _gesture(self, arm, start, end, shape, fade=g.FADE):
-        self.tracks.gestures.append(g.Gesture(arm, start, end, shape, fade))
+    def _gesture(self, arm, start, end, shape, fade=gestures.FADE):
+        self.tracks.gestures.append(Gesture(arm, start, end, shape, fade))
 
     def _face_camera(self):
-        """Turn to the camera when the person looks too far away for a gesture to be seen."""
-        if abs(_wrapped(self.facing)) > 1.0:
+        """Turn to the camera, unless the person faces it well enough for a gesture to be visible."""
+        if abs(wrapped(self.facing)) > 1.0:
             self._face(self.rng.uniform(-0.6, 0.6))
 
     def _face(self, yaw, at_most=0.0):
-        """Turn the short way to `yaw`, unless no more than `at_most` is missing."""
-        missing = _wrapped(yaw - self.facing)
+        """Turn the short way to `yaw`, unless at most `at_most` is missing."""
+        missing = wrapped(yaw - self.facing)
         if abs(missing) > at_most:
             self._pivot(missing, 0.42)
 
     def _pivot(self, angle, beat):
-        """Turn by `angle` on the spot in small steps of `beat` seconds; the head goes ahead."""
+        """Turn by `angle` on the spot in small steps of `beat` seconds; the head turns first."""
         count = max(2, int(np.ceil(abs(angle) / 0.85)))
         start, end = self.now, self.now + count * beat
         self.tracks.yaw += angle * travel(self.tracks.t, start, end, 0.8 * beat)
@@ -232,11 +238,6 @@ class _Dancer:
         self.facing, self.now = self.facing + angle, end
 
     def _drift(self, t):
-        """(T,) slow random wandering between about -1 and 1."""
+        """(T,) a slow random motion between about -1 and 1."""
         waves = zip(self.rng.uniform(0.12, 0.45, 3), self.rng.uniform(0, 2 * np.pi, 3), strict=True)
         return sum(np.sin(2 * np.pi * rate * t + phase) for rate, phase in waves) / 2
-
-
-def _wrapped(angle):
-    """The same direction within -pi..pi."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi

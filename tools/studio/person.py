@@ -1,9 +1,10 @@
-"""The dancer: which brush paints which part of the body, and in which colours."""
+"""The picture of the person: a brush and colours for each part of the body."""
 
 import numpy as np
 
 from .body import INDEX
 from .curves import curve
+from .geometry import wrapped
 from .paint import Canvas, clipped, ellipsoid, limb, over, plain, trunk
 
 SKIN = (0.87, 0.62, 0.48)
@@ -18,7 +19,7 @@ TROUSERS = (0.12, 0.16, 0.31)
 SHOE = (0.93, 0.93, 0.92)
 
 # Position along the trunk from below the hips to the neck, half width and half depth in metres.
-_TRUNK = np.array([
+_TRUNK_SECTIONS = (
     (0.00, 0.168, 0.122),
     (0.10, 0.166, 0.122),
     (0.36, 0.146, 0.106),
@@ -28,39 +29,38 @@ _TRUNK = np.array([
     (0.93, 0.146, 0.090),
     (0.97, 0.098, 0.075),
     (1.00, 0.062, 0.062),
-])  # fmt: skip
+)
+_POSITIONS, *_SIZES = np.array(_TRUNK_SECTIONS).T
 _ALONG = np.linspace(0.0, 1.0, 33)
-TRUNK = np.stack([_ALONG, *(curve(_ALONG, _TRUNK[:, 0], _TRUNK[:, i]) for i in (1, 2))], -1)
-DETAIL = 80  # pixels a metre below which ears, nose and thumbs are not worth their time
-HEM_BELOW = 0.07  # the jacket ends this far below the middle of the pelvis, m
+TRUNK_PROFILE = np.stack([_ALONG, *(curve(_ALONG, _POSITIONS, sizes) for sizes in _SIZES)], -1)
+
+HEM_BELOW = 0.07  # distance of the jacket's end below the middle of the pelvis, m
+DETAIL = 80  # pixels per metre; in smaller pictures, ears, nose and thumbs are left out
 
 
 def paint_person(figure, frame, view):
-    """A `Canvas` with the person of frame `frame` of `figure`, as `view` sees it."""
-    canvas = Canvas(view.width, view.height, view.scale)
-    _Painter(canvas, figure, frame, view).paint()
-    return canvas
+    """A `Canvas` with the person in frame `frame` of a `Figure`, as `view` sees it."""
+    return _Painter(figure, frame, view).paint()
 
 
-def _plain(color):
-    """A whole ellipsoid of one colour."""
+def _whole(color):
+    """The paint of an ellipsoid of one colour, without a hole."""
     return lambda u, v, w: (plain(color), -np.inf)
 
 
 class _Painter:
-    """Collects the parts of one picture, then paints them from the farthest to the nearest."""
+    """Collects the parts of the body, then paints them from the farthest to the nearest."""
 
-    def __init__(self, canvas, figure, frame, view):
-        self.canvas, self.view = canvas, view
-        self.joints = figure.joints[frame]
-        self.pelvis, self.chest = figure.pelvis[frame], figure.chest[frame]
-        self.head = figure.head[frame]
-        self.places, scales = view.project(self.joints)
-        self.unit = float(scales[INDEX["pelvis"]])  # one scale for the whole body: it is not deep
-        self.parts = []
+    def __init__(self, figure, frame, view):
+        self.canvas = Canvas(view.width, view.height, view.scale)
+        self.pelvis, self.chest, self.head = figure.pelvis[frame], figure.chest[frame], figure.head[frame]
+        self.places, scales = view.project(figure.joints[frame])
+        # Pixels per metre; one scale for the whole body, which is not deep.
+        self.scale = float(scales[INDEX["pelvis"]])
+        self.parts = []  # (closeness, function that paints the part)
 
     def paint(self):
-        """Paint all parts."""
+        """Paint all parts; returns the canvas."""
         for side in ("l", "r"):
             self._arm(side)
             self._leg(side)
@@ -68,35 +68,36 @@ class _Painter:
         self._head()
         for _, brush in sorted(self.parts, key=lambda part: part[0]):
             brush()
+        return self.canvas
 
     def _at(self, joint, offset=None):
         """Column, row and closeness of a joint, moved by `offset` metres in the studio."""
         place = self.places[INDEX[joint]]
         if offset is None:
             return place
-        return place + np.array([offset[0], -offset[1], offset[2]]) * self.unit
+        return place + np.array([offset[0], -offset[1], offset[2]]) * self.scale
 
     def _limb(self, start, end, radii, color, marks=()):
-        ra, rb = radii[0] * self.unit, radii[1] * self.unit
+        ra, rb = radii[0] * self.scale, radii[1] * self.scale
         closeness = (start[2] + end[2]) / 2 + min(ra, rb)
         self.parts.append((closeness, lambda: limb(self.canvas, start, end, (ra, rb), color, marks)))
 
     def _ellipsoid(self, center, frame, half_axes, paint):
-        axes = frame * np.array(half_axes) * self.unit
+        axes = frame * np.array(half_axes) * self.scale
         axes[1] *= -1.0
         closeness = center[2] + np.sqrt(np.sum(axes[2] ** 2))
         self.parts.append((closeness, lambda: ellipsoid(self.canvas, center, axes, paint)))
 
     def _arm(self, side):
-        shoulder, elbow, wrist = (self._at(f"{side}_{j}") for j in ("shoulder", "elbow", "wrist"))
-        fingers = self._at(f"{side}_fingers")
+        joints = ("shoulder", "elbow", "wrist", "fingers")
+        shoulder, elbow, wrist, fingers = (self._at(f"{side}_{joint}") for joint in joints)
         self._limb(shoulder, elbow, (0.053, 0.047), JACKET)
         sleeve = [(-1.0, 0.36, JACKET), (0.36, 0.44, TRIM)]
         self._limb(elbow, wrist, (0.046, 0.030), SKIN, sleeve)
         palm = wrist + 0.55 * (fingers - wrist)
         self._limb(wrist, palm, (0.031, 0.037), SKIN)
         self._limb(palm, wrist + 0.86 * (fingers - wrist), (0.035, 0.021), SKIN)
-        if self.unit < DETAIL:
+        if self.scale < DETAIL:
             return
         inwards = self.chest[:, 0] * (-0.03 if side == "l" else 0.03) + self.chest[:, 2] * 0.03
         start = wrist + 0.15 * (fingers - wrist)
@@ -104,71 +105,62 @@ class _Painter:
         self._limb(start, thumb, (0.019, 0.013), SKIN)
 
     def _leg(self, side):
-        hip, knee, ankle = (self._at(f"{side}_{j}") for j in ("hip", "knee", "ankle"))
+        joints = ("hip", "knee", "ankle", "heel", "toe")
+        hip, knee, ankle, heel, toe = (self._at(f"{side}_{joint}") for joint in joints)
         self._limb(hip, knee, (0.080, 0.062), TROUSERS)
         self._limb(knee, ankle, (0.062, 0.047), TROUSERS, [(0.90, 2.0, SHIRT)])
-        heel, toe = self._at(f"{side}_heel"), self._at(f"{side}_toe")
-        lift = np.array([0.0, -self.unit, 0.0])
-        ankle_joint = self._at(f"{side}_ankle")
-        self._limb(ankle_joint + 0.02 * lift, heel + 0.062 * lift, (0.046, 0.044), SHOE)
+        lift = np.array([0.0, -self.scale, 0.0])
+        self._limb(ankle + 0.02 * lift, heel + 0.062 * lift, (0.046, 0.044), SHOE)
         self._limb(heel + 0.055 * lift, toe + 0.044 * lift, (0.043, 0.040), SHOE)
-        self._limb(ankle_joint, toe + 0.048 * lift, (0.043, 0.037), SHOE)
+        self._limb(ankle, toe + 0.048 * lift, (0.043, 0.037), SHOE)
         self._limb(heel + 0.015 * lift, toe + 0.014 * lift, (0.018, 0.016), JACKET)
 
     def _trunk(self):
-        self._ellipsoid(
-            self._at("pelvis", -0.035 * self.pelvis[:, 1]),
-            self.pelvis,
-            (0.146, 0.115, 0.112),
-            _plain(TROUSERS),
-        )
-        # The jacket hangs loosely over the hips, so it wins where a thigh would cut into it.
-        loose = np.array([0.0, 0.0, 0.045 * self.unit])
+        hips = self._at("pelvis", -0.035 * self.pelvis[:, 1])
+        self._ellipsoid(hips, self.pelvis, (0.146, 0.115, 0.112), _whole(TROUSERS))
+        # The jacket hangs loosely over the hips: nearer to the camera, so that no thigh cuts into it.
+        loose = np.array([0.0, 0.0, 0.045 * self.scale])
         start = self._at("pelvis", -HEM_BELOW * self.pelvis[:, 1]) + loose
         end = self._at("neck")
-        profile = TRUNK * [1.0, self.unit, self.unit]
-        yaws = [np.arctan2(frame[0, 2], frame[2, 2]) for frame in (self.pelvis, self.chest)]
-        yaws[1] = yaws[0] + (yaws[1] - yaws[0] + np.pi) % (2 * np.pi) - np.pi
-        closeness = (start[2] + end[2]) / 2 + 0.11 * self.unit
+        profile = TRUNK_PROFILE * [1.0, self.scale, self.scale]
+        yaw, chest_yaw = (np.arctan2(frame[0, 2], frame[2, 2]) for frame in (self.pelvis, self.chest))
+        yaws = yaw, yaw + wrapped(chest_yaw - yaw)
+        closeness = (start[2] + end[2]) / 2 + 0.11 * self.scale
         self.parts.append((closeness, lambda: trunk(self.canvas, start, end, profile, yaws, self._jacket)))
-        self._limb(
-            self._at("neck", -0.03 * self.chest[:, 1]),
-            self._at("head", -0.05 * self.head[:, 1]),
-            (0.050, 0.046),
-            SKIN,
-        )
+        neck, head = self._at("neck", -0.03 * self.chest[:, 1]), self._at("head", -0.05 * self.head[:, 1])
+        self._limb(neck, head, (0.050, 0.046), SKIN)
 
     def _jacket(self, along, around):
-        """An open jacket over a light shirt, a stripe across the back, a collar."""
-        sharp = 0.16 * self.unit
+        """An open jacket over a light shirt, with a stripe across the back and a light hem."""
+        sharp = 0.16 * self.scale
         front = np.cos(around)
-        stripe = np.minimum(along - 0.60, 0.70 - along) * 0.6 * self.unit
-        hem = (0.045 - along) * 0.6 * self.unit
+        stripe = np.minimum(along - 0.60, 0.70 - along) * 0.6 * self.scale
+        hem = (0.045 - along) * 0.6 * self.scale
         color = over(plain(JACKET), np.maximum(stripe, hem), TRIM)
         opening = (front - (0.97 - 0.07 * along)) * sharp
-        color = over(color, opening + 0.010 * self.unit, TRIM)
+        color = over(color, opening + 0.010 * self.scale, TRIM)
         return over(color, opening, SHIRT)
 
     def _head(self):
         center = self._at("head")
         self._ellipsoid(center, self.head, (0.082, 0.119, 0.095), self._face)
         back = self._at("head", 0.026 * self.head[:, 1] - 0.026 * self.head[:, 2])
-        self._ellipsoid(back, self.head, (0.083, 0.092, 0.075), _plain(HAIR))
-        crown = center + np.array([0.0, -0.006, 0.0]) * self.unit
+        self._ellipsoid(back, self.head, (0.083, 0.092, 0.075), _whole(HAIR))
+        crown = center + np.array([0.0, -0.006, 0.0]) * self.scale
         self._ellipsoid(crown, self.head, (0.087, 0.125, 0.101), self._hair)
-        tie, tail, end = self._at("tie"), self._at("tail"), self._at("tail_end")
-        self._limb(tie, tail, (0.034, 0.046), HAIR, [(0.0, 0.16, JACKET)])
-        self._limb(tail, end, (0.046, 0.012), HAIR)
-        if self.unit < DETAIL:
+        tie, middle, end = self._at("hair_tie"), self._at("ponytail"), self._at("ponytail_end")
+        self._limb(tie, middle, (0.034, 0.046), HAIR, [(0.0, 0.16, JACKET)])
+        self._limb(middle, end, (0.046, 0.012), HAIR)
+        if self.scale < DETAIL:
             return
         for side in ("l", "r"):
-            self._ellipsoid(self._at(f"{side}_ear"), self.head, (0.012, 0.028, 0.018), _plain(SKIN))
+            self._ellipsoid(self._at(f"{side}_ear"), self.head, (0.012, 0.028, 0.018), _whole(SKIN))
         nose = self._at("nose", -0.02 * self.head[:, 2])
-        self._ellipsoid(nose, self.head, (0.013, 0.022, 0.020), _plain(SKIN))
+        self._ellipsoid(nose, self.head, (0.013, 0.022, 0.020), _whole(SKIN))
 
     def _face(self, u, v, w):
-        """Eyes, brows, cheeks and a smile on a ball of skin; u left, v up, w forward."""
-        size = 0.1 * self.unit
+        """Skin with eyes, brows, cheeks and a smile; u to the left, v up, w forward."""
+        size = 0.1 * self.scale
         front = np.where(w > 0, 0.0, 9.0)
         beside = np.abs(u)
         cheek = np.hypot((beside - 0.55) / 0.20, (v + 0.28) / 0.13) + front
@@ -184,7 +176,7 @@ class _Painter:
         return over(color, mouth * size, LIPS), -np.inf
 
     def _hair(self, u, v, w):
-        """Combed back from the forehead; the distance that comes with it leaves the face free."""
+        """Hair combed back from the forehead; the hole leaves the face free."""
         line = w - (0.02 + 1.10 * v + 0.16 * u)
         shine = 0.06 * np.maximum(np.cos(9.0 * u + 4.0 * w), 0.0) * plain((1.0, 0.8, 0.7))
-        return plain(HAIR) + shine, line * 0.07 * self.unit
+        return plain(HAIR) + shine, line * 0.07 * self.scale

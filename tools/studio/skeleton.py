@@ -3,10 +3,10 @@
 import numpy as np
 
 from .body import INDEX
-from .paint import clipped, plain
+from .paint import clipped, pixels_around, plain, segment_distance
 
-THICKNESS = 0.036  # of a bone, as a part of the picture's height
-# The body's right is warm, its left is cool, so that front and back differ; the middle is violet.
+THICKNESS = 0.036  # of a bone, as a fraction of the picture's height
+# The right side is warm, the left side is cool, so that front and back differ; the middle is violet.
 BONES = (
     ("neck", "nose", (170, 60, 235)),
     ("neck", "pelvis", (105, 85, 255)),
@@ -31,29 +31,21 @@ BONES = (
 )
 
 
-def paint_skeleton(figure, frame, view):
-    """(3, H, W) float32 in [0, 1]: the pose of frame `frame` of `figure`, as `view` sees it."""
-    places = view.project(figure.joints[frame])[0][:, :2].astype(np.float32)
+def paint_skeleton(joints, view):
+    """(3, H, W) float32 in [0, 1]: the pose of a person as `view` sees it. joints: (J, 3) in metres."""
+    places = view.pixels(joints).astype(np.float32)
     picture = np.ones((3, view.height, view.width), np.float32)
-    half = THICKNESS * view.height / 2
+    half_width = THICKNESS * view.height / 2
     for start, end, color in BONES:
-        width = half * (0.6 if "eye" in end or "ear" in end else 1.0)
-        _line(picture, places[INDEX[start]], places[INDEX[end]], width, plain(color) / 255)
+        narrowing = 0.6 if "eye" in end or "ear" in end else 1.0
+        _line(picture, places[INDEX[start]], places[INDEX[end]], half_width * narrowing, plain(color) / 255)
     return picture
 
 
-def _line(picture, a, b, half, color):
-    """A round-ended line of half width `half` pixels from a to b (column, row), antialiased."""
-    height, width = picture.shape[1:]
-    (x0, y0), (x1, y1) = np.minimum(a, b) - half - 1, np.maximum(a, b) + half + 2
-    x0, y0, x1, y1 = max(0, int(x0)), max(0, int(y0)), min(width, int(x1)), min(height, int(y1))
-    if x0 >= x1 or y0 >= y1:
-        return
-    x = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5) - a[0]
-    y = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5) - a[1]
-    dx, dy = b - a
-    along = clipped((x * dx + y * dy) / max(dx * dx + dy * dy, np.float32(1e-6)))
-    distance = np.hypot(x - along * dx, y - along * dy) - np.float32(half)
+def _line(picture, start, end, half_width, color):
+    """An antialiased line with round ends. start, end: column and row; half_width: pixels."""
+    box, columns, rows = pixels_around(picture.shape[1:], start, end, half_width, half_width)
+    distance = segment_distance(columns - start[0], rows - start[1], *(end - start)) - np.float32(half_width)
     coverage = clipped(np.float32(0.5) - distance)
-    box = picture[:, y0:y1, x0:x1]
-    box += coverage * (color - box)
+    covered = picture[(slice(None), *box)]
+    covered += coverage * (color - covered)

@@ -1,4 +1,4 @@
-"""Where the feet go: planted on the floor while they carry, swung to the next place while they do not."""
+"""Where the feet are: a foot that carries the body stands still, the other one swings to its next place."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ import numpy as np
 from .curves import hill, ramp, smooth
 
 HALF_STANCE = 0.085  # sideways distance from the middle of the pelvis to a foot, m
-TOE_OUT = 0.12  # how far the toes point outwards, rad
-BALL_AHEAD = 0.07  # the ball of a resting foot lies this far in front of the hip, m
+TOE_OUT = 0.12  # outward angle of the toes, rad
+BALL_AHEAD = 0.07  # distance from the hip forward to the ball of a resting foot, m
 HEEL_BEHIND = 0.20  # heel to ball of the foot, m
 
 
 @dataclass
 class Walk:
-    """Alternate steps from `start` to `end` (seconds), `count` of them, `first` foot (0 left) first."""
+    """`count` alternate steps between `start` and `end` (seconds); foot `first` (0 left, 1 right) begins."""
 
     start: float
     end: float
@@ -33,8 +33,11 @@ class Hop:
 
 @dataclass
 class Feet:
-    """The feet over time, index 0 left and 1 right: `ball` (T, 2, 3) m, `yaw` and `pitch` (T, 2) rad
-    (a positive pitch lifts the heel), `flight` (T,) m: how far a hop has lifted both."""
+    """The feet over time, index 0 left and 1 right.
+
+    ball: (T, 2, 3) balls of the feet, m; yaw, pitch: (T, 2) rad, a positive pitch lifts the heel;
+    flight: (T,) height that a hop adds to both, m.
+    """
 
     ball: np.ndarray
     yaw: np.ndarray
@@ -43,7 +46,7 @@ class Feet:
 
 
 class _Ground:
-    """The path of the pelvis over the floor, and the place of a resting foot under it."""
+    """The path of the pelvis over the floor, and where a foot rests under it."""
 
     def __init__(self, t, place, yaw):
         self.t, self.place, self.yaw = t, place, yaw
@@ -60,50 +63,47 @@ class _Ground:
 
 
 def plan_feet(t, place, yaw, moves):
-    """Feet that follow the pelvis without sliding.
+    """`Feet` that follow the pelvis without sliding.
 
-    t: (T,) seconds; place: (T, 2), the pelvis' x and z in metres; yaw: (T,) radians; moves: `Walk` and
-    `Hop` in order of time, without overlap. Returns `Feet`.
+    t: (T,) seconds; place: (T, 2), x and z of the pelvis in metres; yaw: (T,) of the pelvis, radians;
+    moves: list of `Walk` and `Hop` in order of time, without overlap.
     """
     ground = _Ground(t, place, yaw)
-    feet = Feet(np.zeros((len(t), 2, 3)), np.zeros((len(t), 2)), np.zeros((len(t), 2)), np.zeros(len(t)))
-    for foot in (0, 1):
-        path = _follow(ground, foot, moves)
-        feet.ball[:, foot] = path[:, [0, 3, 1]]
-        feet.yaw[:, foot] = path[:, 2]
-        feet.pitch[:, foot] = smooth(path[:, 4], 1.0)
+    paths = np.stack([_foot_path(ground, foot, moves) for foot in (0, 1)], axis=1)
+    pitch = smooth(paths[:, :, 4], 1.0)
+    ball = paths[:, :, [0, 3, 1]]
+    # With the toes up the foot stands on its heel, so the ball leaves the floor.
+    ball[:, :, 1] += HEEL_BEHIND * np.sin(np.maximum(-pitch, 0.0))
+    flight = np.zeros(len(t))
     for move in moves:
         if isinstance(move, Hop):
             u = np.clip((t - move.start) / (move.end - move.start), 0.0, 1.0)
-            feet.flight += move.height * (4 * u * (1 - u)) ** 1.3
-    # With the toes up the foot stands on its heel, so the ball leaves the floor.
-    feet.ball[:, :, 1] += HEEL_BEHIND * np.sin(np.maximum(-feet.pitch, 0.0))
-    return feet
+            flight += move.height * (4 * u * (1 - u)) ** 1.3
+    return Feet(ball, paths[:, :, 2], pitch, flight)
 
 
-def _follow(ground, foot, moves):
+def _foot_path(ground, foot, moves):
     """(T, 5): x, z, yaw, height and pitch of one foot over time."""
     t = ground.t
     here = ground.rest(t[0], foot)
     path = np.tile(np.append(here, [0.0, 0.0]), (len(t), 1))
     for move in moves:
         for start, end, there in _swings(ground, foot, move):
-            way = np.hypot(*(there - here)[:2])
+            length = np.hypot(*(there - here)[:2])
             path[:, :3] += ramp(t, start, end)[:, None] * (there - here)
             here = there
-            pause = end - start
             if isinstance(move, Hop):
                 path[:, 4] += 0.75 * hill(t, start - 0.18, end + 0.12)
                 continue
-            path[:, 3] += (0.05 + 0.04 * min(way, 1.0)) * hill(t, start, end)
-            roll = min(way / 1.0, 1.0)
-            path[:, 4] += 0.62 * roll * hill(t, start - 0.75 * pause, start + 0.65 * pause)
-            path[:, 4] -= 0.30 * roll * hill(t, end - 0.55 * pause, end + 0.35 * pause)
+            path[:, 3] += (0.05 + 0.04 * min(length, 1.0)) * hill(t, start, end)
+            duration, roll = end - start, min(length, 1.0)
+            path[:, 4] += 0.62 * roll * hill(t, start - 0.75 * duration, start + 0.65 * duration)
+            path[:, 4] -= 0.30 * roll * hill(t, end - 0.55 * duration, end + 0.35 * duration)
     return path
 
 
 def _swings(ground, foot, move):
-    """(start, end, landing place) of every swing that `foot` makes in `move`."""
+    """(start, end, landing place) of every swing of `foot` in `move`."""
     if isinstance(move, Hop):
         yield move.start, move.end, ground.rest(move.end, foot)
         return
