@@ -48,12 +48,12 @@ def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
     return structural_similarity_index_measure(predicted, truth, data_range=1.0, reduction="none")
 
 
-def to_float(pictures: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 `(.., H, W, 3)` -> float `(.., 3, H, W)` in [0, 1] on `device`."""
+def to_float(pictures: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
+    """uint8 `(.., H, W, 3)` -> float `(.., 3, H, W)` in [0, 1], on `device` if it is given."""
     if isinstance(pictures, np.ndarray):
         # A copy, because a memory-mapped array is read-only, which tensors cannot be.
-        pictures = torch.from_numpy(np.array(pictures)).to(device)
-    return pictures.movedim(-1, -3).float().div(255)
+        pictures = torch.from_numpy(np.array(pictures))
+    return pictures.to(device).movedim(-1, -3).float().div(255)
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
