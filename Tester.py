@@ -24,6 +24,7 @@ from dataloader import load_test_sequences
 from engine import checkpoint, evaluate, files, folder, options
 from engine.device import keep_pages, select_device
 from engine.evaluate import Sequence
+from engine.progress import Progress
 from modules import VAE_Model
 
 
@@ -39,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     model.to(device, memory_format=torch.channels_last)
 
     sequences = load_test_sequences(args)
-    evaluate.render(model, sequences, args.precision, args.z == "sample", args.seed)
+    frames = max(len(sequence.poses) for sequence in sequences) - 1
+    what = f"rendering {len(sequences)} sequences"
+    with Progress(total=frames, descriptions=(what,), unit="frame") as bar:
+        evaluate.render(model, sequences, args.precision, args.z == "sample", args.seed, bar.update)
     with_truth = [sequence for sequence in sequences if sequence.truth is not None]
     for sequence in with_truth:
         evaluate.score(sequence)
@@ -72,9 +76,9 @@ def print_scores(sequences: list[Sequence]) -> None:
             print(f"no score for testing sequence{number}: its true frames are not there")
             continue
         print(f"PSNR for testing sequence{number}: {scores['psnr']:.3f}")
-        if "drift" in scores:
-            forced, drift = scores["psnr_forced"], scores["drift"]
-            print(f"    from true frames: {forced:.3f}, drift at the end: {drift:.3f}")
+        if "psnr_forced" in scores:
+            drift = f", drift at the end: {scores['drift']:.3f}" if "drift" in scores else ""
+            print(f"    from true frames: {scores['psnr_forced']:.3f}{drift}")
         if "samples" in scores:
             print("    " + ", ".join(f"{name}: {value:.6g}" for name, value in scores["samples"].items()))
     if average := averages(sequences):

@@ -16,15 +16,15 @@ import time
 from collections import Counter
 
 import torch
-from tqdm import tqdm
 
 import utils
 from dataloader import DeviceClips, TrainingClips, validation_sequence
-from engine import checkpoint, distributed, evaluate, folder
+from engine import checkpoint, distributed, evaluate, folder, summary
 from engine.console import Stopped, UserError
 from engine.device import gpu_count, keep_pages, select_device
 from engine.history import History
-from engine.schedules import Budget, kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+from engine.progress import Progress
+from engine.schedules import Budget, epoch_plan, kl_annealing, learning_rate
 from engine.step import TrainingStep, kl_criterion, make_optimizer
 from modules import VAE_Model
 from utils import Generate_PSNR
@@ -70,6 +70,7 @@ class Run:
             return
         if writes:
             self.checkpoints.begin_folder()
+            print(summary.run_summary(args, self.model, self.device, len(self.clips.numbers)))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)
@@ -85,22 +86,20 @@ class Run:
     def train_epoch(self, epoch: int) -> dict:
         """One pass over the epoch's clips, or until the time is over; returns its record."""
         args, budget, step = self.args, self.budget, self.step
-        beta = kl_annealing(args, epoch).get_beta()
-        tfr = teacher_forcing_ratio(args, budget.schedule_epoch(epoch))
-        forced = teacher_forcing_draw(args, epoch, tfr)
-        title = f"(train [TeacherForcing: {'ON' if forced else 'OFF'}, {tfr:.1f}], beta: {beta:.4g})"
-        batches = self.clips.batches(epoch, distributed.rank(), distributed.world_size())
+        plan = epoch_plan(args, budget, epoch)
+        shared = distributed.rank(), distributed.world_size()
+        batches = self.clips.batches(epoch, *shared, plan.clip_length, plan.clips)
         sums, clips, seconds_before = Counter(), 0, budget.seconds
         began = time.perf_counter()
         self.model.train()
-        with tqdm(batches, ncols=140, disable=distributed.rank() > 0) as bar:
+        with Progress(batches, disable=distributed.rank() > 0) as bar:
             for index, indices in enumerate(bar):
                 position = epoch + index / len(batches)
                 if index and budget.spent(position):
                     break
                 lr = learning_rate(args, position, budget.done(position), step.updates)
-                bar.set_description(f"{title} Epoch {epoch}, lr:{lr:.3g}", refresh=False)
-                step(*self.device_clips.load(indices), lr, beta, forced)
+                bar.descriptions = summary.training_titles(plan, lr)
+                step(*self.device_clips.load(indices), lr, plan.beta, plan.teacher_forcing)
                 clips += len(indices) * distributed.world_size()
                 if (index + 1) % STEPS_PER_READ[self.device.type] and index + 1 < len(batches):
                     continue
@@ -108,14 +107,15 @@ class Run:
                 if latest.pop("skipped_in_a_row") >= MOST_SKIPS_IN_A_ROW:
                     raise UserError(DIVERGED)
                 sums.update(latest)
-                bar.set_postfix(loss=latest["loss"] / max(1, latest["steps"]), refresh=False)
+                bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
                 elapsed = distributed.broadcast_from_0(time.perf_counter() - began, self.device)
                 budget.seconds = seconds_before + elapsed
         seconds = budget.seconds - seconds_before
         means = {name: sums[name] / sums["steps"] if sums["steps"] else float("nan")
                  for name in ("loss", "mse", "kl")}  # fmt: skip
         return means | {
-            "epoch": epoch, "beta": beta, "tfr": tfr, "teacher_forcing": int(forced), "lr": lr,
+            "epoch": epoch, "beta": plan.beta, "tfr": plan.tfr, "teacher_forcing": int(plan.teacher_forcing),
+            "clip_length": plan.clip_length, "lr": lr,
             "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": int(sums["skipped"]),
         }  # fmt: skip
 
@@ -156,7 +156,7 @@ def train(run: Run) -> None:
             console.complain(folder.how_to_continue(run.args, run.history.rows))
         raise
     if best := run.history.best_row():
-        print(f"best: {best['val_psnr']:.3f} dB in epoch {best['epoch']}; all results are in {root}")
+        print(summary.best_epoch(best, root))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from engine.console import UserError
 from engine.evaluate import Sequence
+from engine.schedules import fast_training
 from frame_cache import load_pictures, numbered_frames, visible
 from utils import to_float
 
@@ -81,16 +82,18 @@ class TrainingClips:
                 "(lower --train_vi_len, or raise --partial)"
             )
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int, length: int | None = None) -> np.ndarray:
         """The first frames of the epoch's clips, in the order of training."""
         args = self.args
         rng = np.random.default_rng([args.seed, epoch]) if args.clips == "shuffled" else None
-        starts = clip_starts(self.numbers, args.train_vi_len, rng)
-        if args.fast_train and epoch < args.fast_train_epoch:
+        starts = clip_starts(self.numbers, length or args.train_vi_len, rng)
+        if fast_training(args, epoch):
             starts = starts[: max(1, int(len(starts) * args.fast_partial))]
         return starts if rng is None else rng.permutation(starts)
 
-    def batches(self, epoch: int, rank: int = 0, ranks: int = 1) -> list[np.ndarray]:
+    def batches(
+        self, epoch: int, rank: int = 0, ranks: int = 1, length: int | None = None, clips: int | None = None
+    ) -> list[np.ndarray]:
         """The frames of each step of an epoch: `(B, T)` indices into `frames` and `poses`.
 
         An incomplete last batch is left out, as in the course lab, unless it is the only one. With
@@ -99,15 +102,18 @@ class TrainingClips:
 
         Args:
             rank, ranks: of the processes that share each step of `ranks * B` clips, B clips each.
+            length: T, `train_vi_len` if not given.
+            clips: B, `batch_size` if not given.
         """
-        order, size = self.order(epoch), self.args.batch_size * ranks
-        clips = order[:, None] + np.arange(self.args.train_vi_len)
+        length, size = length or self.args.train_vi_len, (clips or self.args.batch_size) * ranks
+        order = self.order(epoch, length)
+        indices = order[:, None] + np.arange(length)
         if self.args.first_frame == "any":
             rng = np.random.default_rng([self.args.seed, epoch, 1])
-            clips[:, 0] = [rng.choice(self.shot_of[start]) for start in order]
-        if len(clips) < size and ranks > 1:  # every rank has clips, even if some are used twice
-            clips = np.resize(clips, (size, clips.shape[1]))
-        steps = [clips[i : i + size] for i in range(0, max(1, len(clips) - size + 1), size)]
+            indices[:, 0] = [rng.choice(self.shot_of[start]) for start in order]
+        if len(indices) < size and ranks > 1:  # every rank has clips, even if some are used twice
+            indices = np.resize(indices, (size, length))
+        steps = [indices[i : i + size] for i in range(0, max(1, len(indices) - size + 1), size)]
         return [step[rank * len(step) // ranks : (rank + 1) * len(step) // ranks] for step in steps]
 
 
@@ -153,9 +159,11 @@ class DeviceClips:
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
-def _sequence_length(name: str, length: int, limit: int) -> int:
+def _sequence_length(name: str, length: int, limit: int | None) -> int:
     if length < 2:
         raise UserError(f"{name}: {length} frame, at least 2 are needed")
+    if limit is None:
+        return length
     if length != limit:
         used = f"using the first {limit}" if length > limit else "using all of them"
         tqdm.write(f"{name}: {length} frames where --val_vi_len is {limit}; {used}")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from engine import files
 from engine.console import UserError
+from engine.progress import Progress
 
 CACHE_FOLDER = ".frame_cache"
 USER_CACHE = "pose-video-cvae"
@@ -103,7 +104,7 @@ def _decode_into(array: np.ndarray, entries: list[os.DirEntry], workers: int, wh
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         jobs = pool.map(decode, range(len(entries)))
-        for _ in tqdm(jobs, total=len(entries), desc=f"decode {what}", ncols=100, leave=False):
+        for _ in Progress(jobs, (f"decode {what}",), total=len(entries), leave=False):
             pass
     finally:
         pool.shutdown(cancel_futures=True)

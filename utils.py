@@ -194,19 +194,24 @@ def plot_losses(rows: list[dict], path: Path) -> None:
 
 
 def plot_schedules(rows: list[dict], path: Path) -> None:
-    """Teacher-forcing ratio (and the epochs that were forced), beta and learning rate by epoch."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    """Teacher forcing (ratio, and forced epochs), beta, clip length and learning rate by epoch."""
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    axes = axes_of(figure, "teacher forcing", "ratio", place=131)
-    axes.set_ylim(-0.05, 1.05)
-    axes.plot(epochs, [row["tfr"] for row in rows], marker=".", label="ratio")
-    axes.plot(epochs, [row["teacher_forcing"] for row in rows], "o", ms=3, alpha=0.5, label="drawn")
-    axes.legend()
-    axes = axes_of(figure, "KL annealing", "beta", place=132)
-    axes.set_ylim(-0.05, 1.05)
-    axes.plot(epochs, [row["beta"] for row in rows], marker=".", color="C1")
-    axes = axes_of(figure, "learning rate, end of the epoch", "lr", place=133)
-    axes.plot(epochs, [row["lr"] for row in rows], marker=".", color="C2")
+    plots = (
+        ("teacher forcing", "ratio", "tfr"),
+        ("KL annealing", "beta", "beta"),
+        ("frames of a training clip", "frames", "clip_length"),
+        ("learning rate, end of the epoch", "lr", "lr"),
+    )
+    for i, (title, label, column) in enumerate(plots):
+        axes = axes_of(figure, title, label, place=141 + i)
+        axes.plot(epochs, [row[column] for row in rows], marker=".", color=f"C{i}", label=label)
+        if column in ("tfr", "beta"):
+            axes.set_ylim(-0.05, 1.05)
+        if column == "tfr":
+            forced = [row["teacher_forcing"] for row in rows]
+            axes.plot(epochs, forced, "o", ms=3, alpha=0.5, color="C4", label="drawn")
+            axes.legend()
     figure.savefig(path)
 
 

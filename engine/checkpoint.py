@@ -44,7 +44,7 @@ class Checkpoints:
     def begin_folder(self) -> None:
         """Make the folder ready: no former run, args.json, and the checkpoints of a run that branches off."""
         args = self.args
-        if not args.resume:
+        if args.overwrite and not args.resume:
             folder.delete_run(args.save_root, keep=args.ckpt_path)
         files.write(args.save_root / "args.json", json.dumps(options.storable(args), indent=2))
         if self.history.rows and not args.resume:
@@ -159,26 +159,29 @@ def stored_flags(checkpoint: dict) -> dict:
     return checkpoint.get("args", COURSE_FLAGS)
 
 
-def check_model_flags(path: Path, checkpoint: dict, given: dict) -> None:
+def check_model_flags(path: Path, checkpoint: dict, typed: dict) -> None:
     """Refuse flags on the command line that contradict the model of a checkpoint."""
     stored = stored_flags(checkpoint)
     for name in options.MODEL_FLAGS:
-        if name in given and name in stored and given[name] != stored[name]:
-            raise UserError(f"{path}: has --{name} {stored[name]}, not {given[name]}; leave the flag out")
+        if name in typed and name in stored and typed[name] != stored[name]:
+            raise UserError(f"{path}: has --{name} {stored[name]}, not {typed[name]}; leave the flag out")
 
 
-def resolve(groups: dict, given: dict, path: Path) -> tuple[argparse.Namespace, dict]:
+def resolve(groups: dict, typed: dict, path: Path) -> tuple[argparse.Namespace, dict]:
     """Read a checkpoint, and decide every flag by the command line and by what the checkpoint stores.
 
     Args:
-        groups, given: see `options.resolve`.
+        groups, typed: see `options.resolve`.
 
     Raises:
         UserError: the checkpoint cannot be read, or a flag contradicts its model.
     """
     checkpoint = read(path)
-    check_model_flags(path, checkpoint, given)
-    args = options.resolve(groups, given, stored_flags(checkpoint))
+    check_model_flags(path, checkpoint, typed)
+    stored = stored_flags(checkpoint)
+    if groups is options.TESTER:
+        stored = {name: value for name, value in stored.items() if name != "val_vi_len"}  # of another video
+    args = options.resolve(groups, typed, stored)
     args.ckpt_path = path
     return args, checkpoint
 
@@ -189,25 +192,25 @@ def trainer_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict | No
     Raises:
         UserError: see `resolve`; or the flags name two checkpoints, or none where one is needed.
     """
-    given = vars(options.trainer_parser().parse_args(argv))
-    path, resume = given.get("ckpt_path"), given.get("resume")
+    typed = vars(options.trainer_parser().parse_args(argv))
+    path, resume = typed.get("ckpt_path"), typed.get("resume")
     if resume and path:
         raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
-    if given.get("test") and not path:
+    if typed.get("test") and not path:
         raise UserError("--test needs --ckpt_path, the checkpoint to validate")
     if resume:
-        path = given["save_root"] / "last.ckpt"
+        path = typed["save_root"] / "last.ckpt"
         if not path.is_file():
             raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
     if path:
-        return resolve(options.TRAINER, given, path)
-    return options.resolve(options.TRAINER, given), None
+        return resolve(options.TRAINER, typed, path)
+    return options.resolve(options.TRAINER, typed), None
 
 
 def tester_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     """The flags of Tester.py, and the checkpoint to render with. Raises as `resolve` does."""
-    given = vars(options.tester_parser().parse_args(argv))
-    return resolve(options.TESTER, given, given["ckpt_path"])
+    typed = vars(options.tester_parser().parse_args(argv))
+    return resolve(options.TESTER, typed, typed["ckpt_path"])
 
 
 def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:

@@ -74,9 +74,16 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     On CPUs with bf16 instructions a step of the `lab` architecture takes half the time of fp32; on CPUs
     without them, bf16 is slower.
     """
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=resolved_precision(precision, device) == "bf16"
+    )
+
+
+def resolved_precision(precision: str, device: torch.device) -> str:
+    """ "bf16" or "fp32", also for "auto"."""
     if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        return "bf16" if _has_bf16(device) else "fp32"
+    return precision
 
 
 def _has_bf16(device: torch.device) -> bool:

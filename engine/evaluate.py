@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import utils
 from modules import VAE_Model
@@ -13,6 +12,7 @@ from utils import to_float
 
 from .device import autocast
 from .graph import Graphed
+from .progress import Progress
 from .step import kl_criterion
 
 DRIFT_FRAMES = 100  # at the end of a sequence, over which drift is measured
@@ -52,12 +52,13 @@ class Sequence:
 
 
 def generate(
-    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int
+    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int, report=None
 ) -> list[Tensor]:
     """Generate all sequences in one batch; each `(T, 3, H, W)`, the first frame included.
 
     Args:
         sample: draw z from the prior, by `seed`; z = 0 otherwise.
+        report: as of `VAE_Model.generate`.
     """
     device = next(model.parameters()).device
     longest = max(len(sequence.poses) for sequence in sequences)
@@ -67,13 +68,15 @@ def generate(
     generator = torch.Generator(device).manual_seed(seed)
     wrap_step = Graphed if device.type == "cuda" else None
     with autocast(precision, device):
-        videos = model.generate(first_frames, poses, sample, generator, wrap_step=wrap_step)
+        videos = model.generate(first_frames, poses, sample, generator, wrap_step=wrap_step, report=report)
     return [video[: len(s.poses)] for video, s in zip(videos, sequences, strict=True)]
 
 
-def render(model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int) -> None:
+def render(
+    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int, report=None
+) -> None:
     """`generate`, into each sequence's `prediction`."""
-    videos = generate(model, sequences, precision, sample, seed)
+    videos = generate(model, sequences, precision, sample, seed, report)
     for sequence, video in zip(sequences, videos, strict=True):
         sequence.prediction = video
 
@@ -97,34 +100,44 @@ def validate(model: VAE_Model, sequence: Sequence, args, epoch: int, lr: float, 
         epoch, lr: to print.
         pictures: write the GIF and the plot of this validation to `save_root`.
     """
-    with tqdm(total=1, ncols=140, desc=f"(val) Epoch {epoch}, lr:{lr:.3g}") as bar:
-        render(model, [sequence], args.precision, args.z == "sample", args.seed)
+    frames = len(sequence.poses) - 1
+    descriptions = (f"(val) Epoch {epoch}, lr:{lr:.2e}",)
+    with Progress(total=frames, descriptions=descriptions, unit="frame") as bar:
+        render(model, [sequence], args.precision, args.z == "sample", args.seed, bar.update)
         score(sequence, ssim=False)
         loss = (sequence.prediction - sequence.truth)[1:].square().mean(dim=(1, 2, 3)).sum().item()
         psnr, by_frame = sequence.scores["psnr"], sequence.scores["psnr_by_frame"]
-        tqdm.write(f"AVG PSNR: {psnr}")
         bar.set_postfix(loss=loss, refresh=False)
-        bar.update()
+    print(f"AVG PSNR: {psnr}")
+    use = posterior_use(model, sequence)
     if pictures:
         utils.save_gif(args.save_root / f"val_epoch={epoch}.gif", sequence.film())
         plot = args.save_root / f"val_psnr_epoch={epoch}.png"
         utils.plot_psnr_by_frame({f"epoch {epoch}": by_frame}, plot)
-    return {"val_loss": loss, "val_psnr": psnr, "psnr_by_frame": by_frame}
+    return {
+        "val_loss": loss,
+        "val_psnr": psnr,
+        "psnr_by_frame": by_frame,
+        "val_kl": use["KL of a frame"],
+        "active_units": use["active units"],
+    }
 
 
 def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
-    """What the rollout loses in its last frames against frames that were predicted from the true last one."""
+    """PSNR of frames that are predicted from the true last one, and what the rollout loses against them.
+
+    The drift is that loss over the last `DRIFT_FRAMES` frames; a shorter sequence has none.
+    """
     device = next(model.parameters()).device
     truth, poses = sequence.truth[None].to(device), to_float(sequence.poses[None], device)
     with autocast(precision, device):
         forced = model.predict(truth, poses)[0].cpu()
     by_frame = utils.psnr_by_frame(forced, sequence.truth[1:]).tolist()
-    end = slice(-DRIFT_FRAMES, None)
-    sequence.scores |= {
-        "psnr_forced": float(np.mean(by_frame)),
-        "drift": float(np.mean(by_frame[end]) - np.mean(sequence.scores["psnr_by_frame"][end])),
-        "psnr_forced_by_frame": by_frame,
-    }
+    sequence.scores |= {"psnr_forced": float(np.mean(by_frame)), "psnr_forced_by_frame": by_frame}
+    if len(by_frame) >= DRIFT_FRAMES:
+        end = slice(-DRIFT_FRAMES, None)
+        drift = np.mean(by_frame[end]) - np.mean(sequence.scores["psnr_by_frame"][end])
+        sequence.scores["drift"] = float(drift)
 
 
 def posterior_use(model: VAE_Model, sequence: Sequence) -> dict:
@@ -158,7 +171,7 @@ def score_samples(model: VAE_Model, sequences: list[Sequence], count: int, preci
 
     zero = psnr(generate(model, sequences, precision, False, seed))
     scores = []
-    for index in tqdm(range(count), desc="samples", ncols=100, leave=False):
+    for index in Progress(range(count), descriptions=("samples",), leave=False):
         videos = generate(model, sequences, precision, True, seed + index)
         scores.append(psnr(videos))
         if index < SAMPLES_KEPT:

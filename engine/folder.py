@@ -9,6 +9,7 @@ from .console import UserError
 # What a training run writes, unfinished files included. The first two patterns show that a run is there.
 RUN_FILES = (
     "*.ckpt", "history.csv", "args.json", "tensorboard/events*", "losses.png", "schedules.png", "val_*.png",
+    "val_*.csv",
     "val_*.gif", ".*.tmp*",
 )  # fmt: skip
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from . import files
 
 COLUMNS = (
-    "epoch", "loss", "mse", "kl", "beta", "tfr", "teacher_forcing", "lr", "val_loss", "val_psnr",
-    "seconds", "clips_per_second", "skipped_steps",
+    "epoch", "loss", "mse", "kl", "beta", "tfr", "teacher_forcing", "clip_length", "lr", "val_loss",
+    "val_psnr", "val_kl", "active_units", "seconds", "clips_per_second", "skipped_steps",
 )  # fmt: skip
 
 
@@ -38,7 +38,9 @@ class History:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what `state_dict` returned."""
-        self.rows, self.psnr_by_frame = list(state["rows"]), dict(state["psnr_by_frame"])
+        # Rows of a former version lack the columns that are newer.
+        self.rows = [{column: row.get(column) for column in COLUMNS} for row in state["rows"]]
+        self.psnr_by_frame = dict(state["psnr_by_frame"])
         self._branch_point = state.get("branch_point", 0)
 
     def branch(self) -> None:
@@ -76,12 +78,14 @@ class History:
                 self.psnr_by_frame["best"] = record["psnr_by_frame"]
 
     def write(self, folder: Path) -> None:
-        """Rewrite the folder's history.csv, and add the last epoch to its TensorBoard events."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        files.write(folder / "history.csv", text.getvalue())
+        """Write the folder's history.csv and val_psnr_by_frame.csv, and add the last epoch to TensorBoard."""
+        files.write(folder / "history.csv", _csv(COLUMNS, self.rows))
+        curves = self.psnr_by_frame
+        frames = [
+            {"frame": frame, **dict(zip(curves, values, strict=True))}
+            for frame, values in enumerate(zip(*curves.values(), strict=True), 1)
+        ]
+        files.write(folder / "val_psnr_by_frame.csv", _csv(("frame", "last", "best"), frames))
         self._to_tensorboard(folder, self.rows[-1])
 
     def _to_tensorboard(self, folder: Path, row: dict) -> None:
@@ -95,3 +99,11 @@ class History:
             if row[column] is not None:
                 self._tensorboard.add_scalar(column, float(row[column]), row["epoch"])
         self._tensorboard.flush()
+
+
+def _csv(columns: tuple[str, ...], rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

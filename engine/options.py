@@ -13,14 +13,13 @@ from modules import ARCHITECTURES
 from .augment import KINDS
 from .console import UserError
 from .parser import REQUIRED, Flag, Parser, choice, real, subset, switch, value, whole
-from .schedules import KL_ANNEAL_START
+from .schedules import KL_ANNEAL_START, KL_CYCLES, KL_END, TFR_END
 
 _UNET = ARCHITECTURES["unet"].DEFAULTS
 DATA = (
     value("--DR", Path, REQUIRED, "dataset root: folder with train, val and test"),
     value("--save_root", Path, REQUIRED, "folder for everything that is written"),
     value("--num_workers", whole(0), 4, "threads that decode pictures, once for each dataset and size"),
-    value("--val_vi_len", whole(2), 630, "validation video length: frames of a validation or test video"),
     # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
     value("--frame_H", whole(4), 32, "frame height to which pictures are resized"),
     value("--frame_W", whole(4), 64, "frame width to which pictures are resized"),
@@ -40,6 +39,7 @@ MODEL = (
         "range of the generator's frames: unbounded, or (0, 1); the course lab's own Tester expects linear",
     ),
 )  # fmt: skip
+VALIDATION = (value("--val_vi_len", whole(2), 630, "validation video length, in frames"),)
 GENERATION = (
     choice(
         "--z", ["mean", "sample"], "mean", "latent in generation: the prior's mean (0), or a sample of it"
@@ -56,8 +56,15 @@ TRAINING = (
         "minutes of training (validation is not counted), instead of --num_epoch; the learning rate and "
         "teacher forcing reach their final values at that time",
     ),
-    value("--batch_size", whole(1), 12, "clips in a step"),
-    value("--train_vi_len", whole(2), 3, "training video length: frames of a training clip"),
+    value(
+        "--batch_size", whole(1), 2,
+        "clips of --train_vi_len frames in a step; of shorter clips as many as have about the same work",
+    ),
+    value("--train_vi_len", whole(2), 16, "training video length: frames of a clip at the end of a run"),
+    value(
+        "--start_vi_len", whole(2), 3,
+        "frames of a clip at the start of a run; clips grow to --train_vi_len (off if both are equal)",
+    ),
     choice(
         "--clips", ["shuffled", "in_order"], "shuffled",
         "cut from a random offset in each epoch and shuffled, or cut end to end and read in order",
@@ -84,25 +91,31 @@ TRAINING = (
     value("--lr_warmup", whole(0), 50, "steps of linear warm-up"),
 )  # fmt: skip
 SCHEDULES = (
-    value("--tfr", real(0, 1), 0.0, "teacher-forcing ratio at the start"),
-    value("--tfr_sde", whole(0), 10, "teacher-forcing start of decay: epoch in which it starts to fall"),
+    value("--tfr", real(0, 1), 1.0, "teacher-forcing ratio at the start"),
+    value(
+        "--tfr_sde", whole(0), None,
+        "teacher-forcing start of decay: epoch in which it starts to fall; if not given, it falls from the "
+        f"start of the run to 0 at {TFR_END:.0%}% of it",
+    ),
     value(
         "--tfr_d_step", real(0, 1), None,
-        "teacher-forcing decay step: fall of the ratio in each epoch; if not given, it falls evenly to 0 in "
-        "the last epoch",
+        "teacher-forcing decay step: fall of the ratio in each epoch; if not given, it falls evenly, with "
+        "--tfr_sde to 0 in the last epoch",
     ),
     choice(
         "--kl_anneal_type", ["Cyclical", "Monotonic", "NoKL_Annealing"], "Cyclical",
         "how beta, the weight of the KL term, rises",
     ),
     value(
-        "--kl_anneal_cycle", whole(1), 10,
-        "length of a cycle in epochs (Fu et al. 2019 give the number of cycles instead)",
+        "--kl_anneal_cycle", whole(1), None,
+        "length of a cycle in epochs (Fu et al. 2019 give the number of cycles instead); if not given, "
+        f"{KL_CYCLES} cycles take the run up to {KL_END:.0%}% of it, and beta is 1 afterwards",
     ),
-    value("--kl_anneal_ratio", real(0), 1.0, "slope of beta: R = 1.5 reaches 1 at two thirds of a cycle"),
-    value("--kl_anneal_start", real(0, 1), KL_ANNEAL_START, "smallest beta"),
+    value("--kl_anneal_ratio", real(0), 2.0, "slope of beta: R = 2 reaches 1 in the middle of a cycle"),
+    # Lower on the ELBO's scale, the posterior tells what generation will not know (docs/quality.md).
+    value("--kl_anneal_start", real(0, 1), 0.3, "smallest beta"),
     choice(
-        "--kl_reduction", ["sum", "mean", "elbo"], "mean",
+        "--kl_reduction", ["sum", "mean", "elbo"], "elbo",
         "KL over channels and pixels: summed, averaged, or weighted so that beta 1 is the evidence lower "
         "bound (always summed over time)",
     ),
@@ -118,6 +131,7 @@ RUN = (
 )
 TEST = (
     value("--ckpt_path", Path, REQUIRED, "checkpoint to render with"),
+    value("--val_vi_len", whole(2), None, "frames of a test video; if not given, all"),
     Flag(
         "--make_gif", True, "write GIFs: the prediction alone, and beside pose, truth and error",
         {"action": argparse.BooleanOptionalAction},
@@ -142,7 +156,7 @@ HARDWARE = (
     value("--seed", whole(0), 0, "seed of all randomness"),
 )  # fmt: skip
 TRAINER = {
-    "data": DATA,
+    "data": (*DATA, *VALIDATION),
     "model (stored in the checkpoint)": (*MODEL, *GENERATION),
     "training": TRAINING,
     "teacher forcing and KL annealing": SCHEDULES,
@@ -172,6 +186,11 @@ RECIPES = {
         "lr_warmup": 0,
         "batch_size": 2,
         "train_vi_len": 16,
+        "start_vi_len": 16,
+        "tfr_sde": 10,
+        "kl_anneal_cycle": 10,
+        "kl_anneal_ratio": 1.0,
+        "kl_anneal_start": KL_ANNEAL_START,
         "clips": "in_order",
         "first_frame": "clip",
         "augment": "none",
@@ -204,28 +223,28 @@ def _parser(groups: dict[str, tuple[Flag, ...]], **settings) -> Parser:
 
 
 def resolve(
-    groups: dict[str, tuple[Flag, ...]], given: dict, stored: dict | None = None
+    groups: dict[str, tuple[Flag, ...]], typed: dict, stored: dict | None = None
 ) -> argparse.Namespace:
     """Decide every flag.
 
     Args:
         groups: `TRAINER` or `TESTER`.
-        given: the flags on the command line. A recipe there counts as if all its flags stood there.
+        typed: the flags on the command line. A recipe there counts as if all its flags stood there.
         stored: the flags of the checkpoint that is continued or tested.
 
     Raises:
         UserError: flags contradict each other, or the checkpoint's architecture or recipe is not known.
     """
-    if {"num_epoch", "max_minutes"} <= given.keys():
+    if {"num_epoch", "max_minutes"} <= typed.keys():
         raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
     stored = {name: value for name, value in (stored or {}).items() if name not in NOT_INHERITED}
-    if "num_epoch" in given:
+    if "num_epoch" in typed:
         stored.pop("max_minutes", None)
-    given = RECIPES[given.get("recipe", "default")] | given
+    typed = RECIPES[typed.get("recipe", "default")] | typed
     defaults = {flag.dest: flag.default for flags in groups.values() for flag in flags}
     recipe = _known(RECIPES, "recipe", stored.get("recipe", "default"))
-    arch = _known(ARCHITECTURES, "arch", ({"arch": defaults["arch"]} | recipe | stored | given)["arch"])
-    decided = defaults | arch.DEFAULTS | recipe | stored | given
+    arch = _known(ARCHITECTURES, "arch", ({"arch": defaults["arch"]} | recipe | stored | typed)["arch"])
+    decided = defaults | arch.DEFAULTS | recipe | stored | typed
     return argparse.Namespace(**{name: decided[name] for name in defaults})
 
 
@@ -261,7 +280,7 @@ def flag_table() -> str:
         "| flag | default | what it does |",
         "|---|---|---|",
     ]
-    tester_only = tuple(flag for flag in TEST if flag.name not in ("--ckpt_path", "--test"))
+    tester_only = tuple(flag for flag in TEST if flag.name not in ("--ckpt_path", "--val_vi_len", "--test"))
     for title, flags in (TRAINER | {"Tester.py only": tester_only}).items():
         lines += [f"| **{title}** | | |", *(flag.table_row() for flag in flags)]
     presets = {"--recipe lab": RECIPES["lab"]}

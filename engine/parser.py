@@ -53,7 +53,8 @@ class Flag:
     def table_row(self) -> str:
         """Its row in a Markdown table: name and choices, default, help."""
         choices = "".join(f" `{choice}`" for choice in self.settings.get("choices", ()))
-        return f"| `{self.name}`{choices} | {self.default_text} | {self.help} |"
+        help = self.help.replace("%%", "%")  # argparse needs it doubled
+        return f"| `{self.name}`{choices} | {self.default_text} | {help} |"
 
 
 def value(name: str, kind, default, help: str) -> Flag:

@@ -185,6 +185,7 @@ class VAE_Model(nn.Module):
         generator: torch.Generator | None = None,
         z: Tensor | None = None,
         wrap_step: Callable[[Callable], Callable] | None = None,
+        report: Callable[[int], object] | None = None,
     ) -> Tensor:
         """Generate videos in eval mode, each frame from the model's own last frame.
 
@@ -195,14 +196,15 @@ class VAE_Model(nn.Module):
             z: the latents to use instead, `(B, T, N_dim, h, w)`; `z[:, 0]` is not used.
             wrap_step: wraps the function of one step, to run it faster: it takes the pose's feature, reads
                 and writes tensors that stay in place, and returns nothing.
+            report: called now and then with the number of frames of each video since the last call.
 
         Returns:
             `(B, T, 3, H, W)` on the device of `poses`, the first frame included; not clamped.
         """
         with self._inference():
-            return self._generate(first_frame, poses, sample, generator, z, wrap_step)
+            return self._generate(first_frame, poses, sample, generator, z, wrap_step, report)
 
-    def _generate(self, first_frame, poses, sample, generator, z, wrap_step):
+    def _generate(self, first_frame, poses, sample, generator, z, wrap_step, report):
         batch, length = poses.shape[:2]
         device = first_frame.device
         video = first_frame.new_empty(length, *first_frame.shape)
@@ -230,4 +232,6 @@ class VAE_Model(nn.Module):
                     z_now.normal_(generator=generator)
                 step(pose_feature)
                 video[t] = frame
+            if report is not None:
+                report(len(pose_features))
         return video.transpose(0, 1).to(poses.device)

@@ -17,7 +17,7 @@ def flags(root, **changes):
     defaults = {
         "DR": root, "num_workers": 2, "frame_H": 8, "frame_W": 16, "val_vi_len": 6, "partial": 1.0,
         "train_vi_len": 4, "batch_size": 2, "clips": "shuffled", "first_frame": "clip", "seed": 0,
-        "fast_train": False,
+        "fast_train": False, "recipe": "default",
         "fast_partial": 0.5, "fast_train_epoch": 2,
     }  # fmt: skip
     return SimpleNamespace(**(defaults | changes))

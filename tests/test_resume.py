@@ -249,6 +249,12 @@ def test_overwrite_leaves_nothing_of_the_former_run(dataset, tmp_path):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
+def test_files_in_a_folder_without_a_run_are_left_alone(dataset, tmp_path):
+    (tmp_path / "val_notes.png").write_text("mine")
+    Trainer.main(command(dataset, tmp_path, *SMALL_RUN))
+    assert (tmp_path / "val_notes.png").read_text() == "mine"
+
+
 def test_checkpoint_is_serialized_once_an_epoch(dataset, tmp_path, monkeypatch):
     calls = []
     save = torch.save

@@ -165,7 +165,10 @@ def test_samples_say_how_much_of_z_is_used_and_are_shown(dataset, ckpt, tmp_path
     assert (tmp_path / "alive" / "samples_sheet_seq2.png").exists()
 
 
-def test_drift_compares_the_rollout_with_frames_made_from_true_ones(dataset, ckpt, tmp_path, capsys):
+def test_drift_compares_the_rollout_with_frames_made_from_true_ones(
+    dataset, ckpt, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "DRIFT_FRAMES", 5)
     results = render(dataset, tmp_path, ckpt, "--drift", "--no-make_gif", "--precision=fp32")
     content = checkpoint.read(ckpt)
     model = VAE_Model(SimpleNamespace(**content["args"]))
@@ -236,3 +239,12 @@ def test_arrays_hold_the_frames_of_the_videos(dataset, ckpt, tmp_path):
             assert np.array_equal(arrays["prediction"].transpose(0, 3, 1, 2), frames[number])
             assert np.array_equal(arrays["pose"], sequence.poses)
             assert np.array_equal(arrays["truth"], utils.to_uint8(sequence.truth))
+
+
+def test_sequences_are_tested_whole_however_short_validation_was(ckpt, tmp_path, capsys):
+    dataset = write_dataset(tmp_path / "data", sequences=1, test=9)
+    results = render(dataset, tmp_path / "whole", ckpt, "--no-make_gif")
+    assert len(results["sequences"][0]["psnr_by_frame"]) == 8
+    assert "val_vi_len" not in capsys.readouterr().out
+    results = render(dataset, tmp_path / "part", ckpt, "--no-make_gif", "--val_vi_len=4")
+    assert len(results["sequences"][0]["psnr_by_frame"]) == 3

@@ -43,7 +43,7 @@ def test_printouts_are_those_of_the_contract(finished_run):
         r"\(train \[TeacherForcing: ON, 1\.0\], beta: 0\.01\) Epoch 0, lr:[\d.e-]+: 100%\|.+\| 3/3 \[.*loss=",
         bars,
     )
-    assert re.search(r"\(val\) Epoch 1, lr:[\d.e-]+: 100%\|.+\| 1/1 \[.*loss=", bars)
+    assert re.search(r"\(val\) Epoch 1, lr:[\d.e-]+: 100%\|.+\| 5/5 \[.*loss=", bars)
     assert f"save ckpt to {folder}/epoch=0.ckpt" in done.stdout
     printed = [float(value) for value in re.findall(r"^AVG PSNR: ([\d.]+)$", done.stdout, re.M)]
     assert printed == pytest.approx([float(row["val_psnr"]) for row in rows(folder)])
@@ -101,6 +101,7 @@ CHANGES = [
     ["--fast_train", "--fast_partial=0.5"],
     ["--fast_train", "--fast_partial=0.5", "--fast_train_epoch=1"],
     ["--train_vi_len=5"],
+    ["--start_vi_len=3"],
     ["--frame_H=10"],
     ["--frame_W=12"],
     ["--output=sigmoid"],
@@ -255,7 +256,7 @@ def test_validation_alone_builds_nothing_for_training_and_prints_the_checkpoint_
         monkeypatch.setattr(Trainer, name, None)
     last = finished_run[0] / "last.ckpt"
     Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), "--test", "--ckpt", str(last)])
-    assert f"lr:{checkpoint.read(last)['lr']:.3g}:" in capsys.readouterr().err
+    assert f"lr:{checkpoint.read(last)['lr']:.2e}:" in capsys.readouterr().err
 
 
 def test_a_run_that_is_built_writes_nothing(finished_run, dataset, tmp_path):

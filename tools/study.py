@@ -30,6 +30,7 @@ if __name__ == "__main__":
 from engine import files, options
 from engine.console import UserError
 from engine.parser import Parser, whole
+from engine.summary import idle_schedules
 from tools.study_page import FinishedRun, write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,13 +102,15 @@ def flag_names(words: list[str], where: str) -> set[str]:
 
 
 def check_flags(runs: dict[str, list[str]], common: list[str]) -> None:
-    """Refuse wrong flags, and those that are set both for every run and by a run itself."""
+    """Refuse wrong flags, and those that are set for every run and by a run itself; name idle schedules."""
     common_names = flag_names(common, "command line")
     for run, flags in runs.items():
         for own in sorted(flag_names(flags, run)):
             for name in common_names & (BUDGET if own in BUDGET else {own}):
                 remedy = f"leave --{name} out of the command line, or edit the study file"
                 raise UserError(f"{run} sets --{own} itself; {remedy}")
+        for line in idle_schedules(options.trainer_args(["--DR=.", "--save_root=.", *common, *flags])):
+            print(f"{run}: {line}")
 
 
 def plan(args, common: list[str]) -> list[Job]:

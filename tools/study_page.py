@@ -38,12 +38,13 @@ FIGURES = (
         ("KL", "epoch", "KL", ["kl"]))),
     ("schedules", "schedules.png", (
         ("teacher-forcing ratio (solid) and beta (dashed)", "epoch", "ratio, beta", ["tfr", "beta"]),
+        ("frames of a training clip", "epoch", "frames", ["clip_length"]),
         ("learning rate", "epoch", "lr", ["lr"]))),
     ("PSNR of the whole validation video", "validation.png", (
         ("validation", "epoch", "PSNR (dB)", ["val_psnr"]),
         ("validation", "minutes of training", "PSNR (dB)", ["val_psnr"]))),
-    ("PSNR by frame of test sequence 1 (not of the validation video), by best.ckpt", "psnr_by_frame.png", (
-        ("test sequence 1", "frame", "PSNR (dB)", ["psnr"]),)),
+    ("PSNR by frame of the validation video in the last epoch", "psnr_by_frame.png", (
+        ("validation", "frame", "PSNR (dB)", ["last"]),)),
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ class FinishedRun:
     Attributes:
         annealing: `--kl_anneal_type` of the run.
         points: what curves are drawn through: the rows of history.csv without their empty cells, with
-            `minutes of training` so far; then `frame` and `psnr` of test sequence 1, if its truth is known.
+            `minutes of training` so far; then those of val_psnr_by_frame.csv.
         scores: the cells of the table by column, in dB except for SSIM, minutes and epochs.
         videos: the beginning of test sequence 1: `pose`, `truth` if it is known, and `prediction`, each
             `(T, H, W, 3)` uint8.
@@ -74,15 +75,15 @@ class FinishedRun:
             annealing = json.loads(path.read_text())["kl_anneal_type"]
         with _readable(folder / "history.csv") as path:
             history = _read_history(path)
+        with _readable(folder / "val_psnr_by_frame.csv") as path:
+            by_frame = _read_numbers(path)
         with _readable(folder / "test" / "results.json") as path:
             results = json.loads(path.read_text())
             scores = _scores(results, history)
-            by_frame = results["sequences"][0].get("psnr_by_frame", [])
         with _readable(folder / "test" / "pred_seq1.npz") as path, np.load(path) as arrays:
             kinds = ["pose", *(["truth"] if "truth" in arrays else []), "prediction"]
             videos = {kind: arrays[kind][:VIDEO_FRAMES].copy() for kind in kinds}
-        points = history + [{"frame": frame, "psnr": psnr} for frame, psnr in enumerate(by_frame, 1)]
-        return cls(name, flags, annealing, points, scores, videos)
+        return cls(name, flags, annealing, history + by_frame, scores, videos)
 
 
 @contextlib.contextmanager
@@ -96,9 +97,14 @@ def _readable(path: Path):
         ) from None
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
+def _read_numbers(path: Path) -> list[dict[str, float]]:
+    """The rows of a table, without their empty cells."""
     with path.open(newline="") as file:
-        history = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    history = _read_numbers(path)
     if not any("val_psnr" in row for row in history):
         raise ValueError("it has no validation")
     minutes = np.cumsum([row["seconds"] for row in history]) / 60

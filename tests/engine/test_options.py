@@ -8,8 +8,8 @@ NEEDED = ["--DR", "data", "--save_root", "run"]
 
 
 def trainer_flags(*argv, stored=None):
-    given = vars(options.trainer_parser().parse_args([*NEEDED, *argv]))
-    return options.resolve(options.TRAINER, given, stored)
+    typed = vars(options.trainer_parser().parse_args([*NEEDED, *argv]))
+    return options.resolve(options.TRAINER, typed, stored)
 
 
 LAB_LINES = [
@@ -39,6 +39,7 @@ def test_lab_recipe_has_the_defaults_of_the_course_lab():
         "train_vi_len": 16, "val_vi_len": 630, "frame_H": 32, "frame_W": 64, "F_dim": 128, "L_dim": 32,
         "N_dim": 12, "D_out_dim": 192, "tfr": 1.0, "tfr_sde": 10, "fast_partial": 0.4,
         "fast_train_epoch": 5, "kl_anneal_cycle": 10, "kl_anneal_ratio": 1, "test": False,
+        "start_vi_len": 16, "kl_anneal_start": 0.01,
     }  # fmt: skip
     assert wanted.items() <= args.items()
 

@@ -1,10 +1,24 @@
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.schedules import Budget, kl_annealing, learning_rate, teacher_forcing_draw, teacher_forcing_ratio
+from engine.schedules import (
+    GROWTH,
+    KL_END,
+    TFR_END,
+    Budget,
+    clip_length,
+    epoch_plan,
+    fast_training,
+    kl_annealing,
+    kl_beta,
+    learning_rate,
+    teacher_forcing_draw,
+    teacher_forcing_ratio,
+)
 
 
 def betas(epochs, **flags):
@@ -51,7 +65,7 @@ def test_beta_is_never_outside_its_start_and_one(kind, cycle, ratio, start):
 
 def ratios(**flags):
     args = SimpleNamespace(**({"tfr": 1.0, "tfr_d_step": None} | flags))
-    return [teacher_forcing_ratio(args, epoch) for epoch in range(args.num_epoch)]
+    return [teacher_forcing_ratio(args, epoch, epoch / args.num_epoch) for epoch in range(args.num_epoch)]
 
 
 def test_teacher_forcing_falls_evenly_to_zero_in_the_last_epoch():
@@ -74,6 +88,78 @@ def test_teacher_forcing_is_a_probability_and_never_rises(tfr, sde, step, epochs
     assert values == sorted(values, reverse=True)
     if step is None and sde < epochs:
         assert values[-1] == 0
+
+
+def test_teacher_forcing_without_a_start_of_decay_falls_with_the_run_to_0_well_before_its_end():
+    for epochs in (20, 200):
+        values = ratios(tfr_sde=None, num_epoch=epochs)
+        assert values[0] == 1 and values == sorted(values, reverse=True)
+        assert values[int(TFR_END * epochs) - 1] > 0 and not any(values[int(TFR_END * epochs) :])
+    assert TFR_END <= 0.5
+    assert ratios(tfr_sde=None, tfr_d_step=0.25, num_epoch=6) == pytest.approx([0.75, 0.5, 0.25, 0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["Cyclical", "Monotonic", "NoKL_Annealing"])
+def test_beta_without_a_cycle_fits_the_run_and_ends_at_1(kind):
+    flags = {"kl_anneal_type": kind, "kl_anneal_cycle": None, "kl_anneal_ratio": 2.0, "kl_anneal_start": 0.01}
+    args = SimpleNamespace(**flags)
+    values = [kl_beta(args, epoch, epoch / 400) for epoch in range(401)]
+    assert all(beta == 1 for beta in values[int(KL_END * 400) :])
+    falls = sum(a > b for a, b in pairwise(values))
+    assert falls == {"Cyclical": 3, "Monotonic": 0, "NoKL_Annealing": 0}[kind]
+    # Fu et al. 2019: beta rises in the first half of a cycle and is 1 in the second.
+    assert values[0] == (1 if kind == "NoKL_Annealing" else 0.01) and max(values[: int(KL_END * 400)]) == 1
+    args.num_epoch = 400
+    assert kl_annealing(args, 300).get_beta() == 1
+
+
+def growing(**flags):
+    return SimpleNamespace(**{"start_vi_len": 3, "train_vi_len": 16, "batch_size": 2} | flags)
+
+
+def test_clips_grow_in_doublings_to_the_length_that_the_run_ends_with():
+    lengths = [clip_length(growing(), done / 100) for done in range(101)]
+    assert list(dict.fromkeys(lengths)) == [3, 5, 9, 16]
+    assert lengths == sorted(lengths)
+    assert lengths.index(5) == pytest.approx(100 * GROWTH[0], abs=1)
+    assert lengths.index(16) == pytest.approx(100 * GROWTH[1], abs=1)
+
+
+@given(start=st.integers(2, 40), end=st.integers(2, 40), done=st.floats(0, 1))
+def test_clip_length_is_between_its_ends(start, end, done):
+    args = growing(start_vi_len=start, train_vi_len=end)
+    assert min(start, end) <= clip_length(args, done) <= end
+    assert clip_length(args, 1.0) == end
+
+
+def plan(epoch, epochs=20, **flags):
+    args = growing(
+        num_epoch=epochs, max_minutes=None, seed=0, tfr=1.0, tfr_sde=None, tfr_d_step=None,
+        kl_anneal_type="Cyclical", kl_anneal_cycle=None, kl_anneal_ratio=2.0, kl_anneal_start=0.01, **flags,
+    )  # fmt: skip
+    return epoch_plan(args, Budget(args), epoch)
+
+
+def test_plan_of_a_run_begins_short_and_forced_and_ends_long_and_free_running():
+    first, last = plan(0), plan(19)
+    assert (first.clip_length, first.tfr, first.teacher_forcing) == (3, 1.0, True)
+    assert (last.clip_length, last.tfr, last.teacher_forcing, last.beta) == (16, 0.0, False, 1.0)
+
+
+@given(batch=st.integers(1, 32), epoch=st.integers(0, 19))
+def test_steps_of_all_lengths_have_about_as_many_frames(batch, epoch):
+    now = plan(epoch, batch_size=batch)
+    assert now.clips >= batch
+    assert now.clips % batch == 0  # so that N processes can share the step of one with N times the batch
+    assert abs(now.clips * now.clip_length - batch * 16) <= batch * now.clip_length / 2
+
+
+@pytest.mark.parametrize(("recipe", "epochs"), [("default", 3), ("lab", 5)])
+def test_fast_training_lasts_as_long_as_in_the_course_lab_with_its_recipe(recipe, epochs):
+    args = SimpleNamespace(recipe=recipe, fast_train=True, fast_train_epoch=3)
+    assert [fast_training(args, epoch) for epoch in range(8)] == [epoch < epochs for epoch in range(8)]
+    args.fast_train = False
+    assert not fast_training(args, 0)
 
 
 def test_draw_of_an_epoch_follows_ratio_and_seed():

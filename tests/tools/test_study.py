@@ -52,6 +52,7 @@ def write_training(folder, psnr=(20.0, 21.0, 22.0), annealing="Cyclical"):
     lines = ["epoch,loss,mse,kl,beta,tfr,teacher_forcing,lr,val_loss,val_psnr,seconds"]
     lines += [f"{epoch},0.3,0.2,10,0.1,0,0,0.001,0.2,{value},30" for epoch, value in enumerate(psnr)]
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
+    (folder / "val_psnr_by_frame.csv").write_text("frame,last,best\n1,20.0,21.0\n2,19.0,20.0\n")
 
 
 def write_test(folder, frames=6, truth=True, drift=0.5, size=(8, 16)):
@@ -310,4 +311,15 @@ def test_page_of_runs_without_truth_and_with_pictures_of_other_sizes(tmp_path):
     study_page.write_pages(tmp_path, "t", runs)
     page = (tmp_path / "study.md").read_text()
     assert "costs $1 \\| $2" in page and "test PSNR" not in page
-    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 3
+    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 4
+
+
+def test_schedule_that_would_act_after_the_end_of_a_run_is_named_before_training(
+    calls, file, tmp_path, capsys
+):
+    file.write_text("cyclical: --kl_anneal_type Cyclical\nmonotonic: --kl_anneal_type Monotonic\n")
+    flags = ["--num_epoch=2", "--kl_anneal_cycle=10"]
+    study.main(["--DR=data", f"--save_root={tmp_path / 'study'}", str(file), *flags])
+    printed = capsys.readouterr().out
+    for run in ("cyclical", "monotonic"):
+        assert printed.index(f"{run}: --kl_anneal_cycle 10: as long as the run") < printed.index("[1/2]")

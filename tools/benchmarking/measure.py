@@ -4,6 +4,7 @@ python -m tools.benchmarking.measure {product,reference} METHOD [flags of Traine
 """
 
 import os
+import pty
 import re
 import resource
 import subprocess
@@ -164,16 +165,26 @@ def launch(side: str, flags: list[str]) -> float:
     """Seconds from the launch of a side's script to its first training step, after which it is ended."""
     began, output = time.perf_counter(), b""
     command = [sys.executable, str(ROOT / SCRIPTS[side]), *flags]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    terminal, end = pty.openpty()  # because a bar shows its first step at once only in a terminal
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end) as process:
+        os.close(end)
         try:
-            while part := os.read(process.stderr.fileno(), 4096):
+            while part := _read(terminal):
                 output += part
                 if FIRST_STEP.search(output):
                     return time.perf_counter() - began
         finally:
             process.terminate()
+            os.close(terminal)
     last_line = (output.decode(errors="replace").splitlines() or [""])[-1]
     raise console.UserError(f"{SCRIPTS[side]} ended before its first step: {last_line}")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""
 
 
 def measure(side: str, measurement: str, *flags: str) -> float:

@@ -1,0 +1,99 @@
+"""What a run prints of itself: what it is, before it begins, and the titles of its progress bars."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .device import resolved_precision
+from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan
+
+KL_SCALES = {
+    "sum": "on the sum over z",
+    "mean": "on the mean over z",
+    "elbo": "on the scale of the ELBO",
+}
+
+
+def run_summary(args, model: nn.Module, device: torch.device, frames: int) -> str:
+    """The model and how it is trained in one line, the schedules in the next, and what they cannot do.
+
+    Args:
+        args: all flags of the run.
+        frames: of the training split.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    first, last = clip_length(args, 0.0), clip_length(args, 1.0)
+    clips = epoch_plan(args, Budget(args), 0).clips
+    steps = max(1, frames // first // clips)
+    precision = resolved_precision(args.precision, device)
+    course = "" if args.recipe == "lab" else "; the course's protocol: --recipe lab"
+    every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
+    lines = [
+        f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {device}; clips of "
+        f"{_span(first, last)} frames, {_span(clips, args.batch_size)} a step, {steps} steps an epoch; "
+        f"validation every {every}; results in {args.save_root}",
+        f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{course}",
+    ]
+    return "\n".join([*lines, *idle_schedules(args)])
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def idle_schedules(args) -> list[str]:
+    """A line for each schedule of which a run in epochs shows nothing, because it would act after its end."""
+    if args.max_minutes is not None:
+        return []
+    lines, epochs = [], args.num_epoch
+    cycle = args.kl_anneal_cycle
+    if args.kl_anneal_type != "NoKL_Annealing" and cycle is not None and cycle >= epochs:
+        lines.append(f"--kl_anneal_cycle {cycle}: as long as the run, so Cyclical equals Monotonic")
+    if args.tfr and args.tfr_sde is not None and args.tfr_sde >= epochs:
+        lines.append(f"--tfr_sde {args.tfr_sde}: after the end of the run, so teacher forcing does not decay")
+    return lines
+
+
+def training_titles(plan: EpochPlan, lr: float) -> tuple[str, str, str]:
+    """The description of an epoch's progress bar, from its longest form to the shortest."""
+    switch = "ON" if plan.teacher_forcing else "OFF"
+    epoch = f"Epoch {plan.epoch}, lr:{lr:.2e}"
+    return (
+        f"(train [TeacherForcing: {switch}, {plan.tfr:.1f}], beta: {plan.beta:.4g}) {epoch}",
+        f"(train [TF: {switch}], beta: {plan.beta:.2g}) {epoch}",
+        f"(train) Epoch {plan.epoch}",
+    )
+
+
+def training_postfix(args, plan: EpochPlan, sums: dict[str, float]) -> dict[str, object]:
+    """What stands at the end of an epoch's progress bar: the frames of a clip if clips grow, and the loss."""
+    loss = {"loss": sums["loss"] / max(1, sums["steps"])}
+    return {"frames": plan.clip_length, **loss} if args.start_vi_len < args.train_vi_len else loss
+
+
+def best_epoch(row: dict, folder: Path) -> str:
+    """The last line of a run: its best epoch, and how much its posterior tells by z (validation video)."""
+    use = ""
+    if row["val_kl"] is not None:  # rows of a former version lack it
+        use = f"; z: {row['val_kl']:.2g} nats a frame, {row['active_units']} active units"
+    return f"best: {row['val_psnr']:.3f} dB in epoch {row['epoch']}{use}; all results are in {folder}"
+
+
+def _teacher_forcing(args) -> str:
+    if not args.tfr:
+        return "off"
+    if args.tfr_sde is None and args.tfr_d_step is None:
+        return f"{args.tfr:g} to 0 until {TFR_END:.0%} of the run"
+    end = "to 0 until the last" if args.tfr_d_step is None else f"falling by {args.tfr_d_step:g}"
+    return f"{args.tfr:g}, from epoch {args.tfr_sde or 0} on {end}"
+
+
+def _annealing(args) -> str:
+    kind, scale = args.kl_anneal_type, KL_SCALES[args.kl_reduction]
+    if kind == "NoKL_Annealing":
+        return f"not annealed, beta 1 {scale}"
+    if args.kl_anneal_cycle is None:
+        cycles = f"{KL_CYCLES} cycles" if kind == "Cyclical" else "rising"
+        return f"{kind}, {cycles} until {KL_END:.0%}, then beta 1 {scale}"
+    return f"{kind}, cycle of {args.kl_anneal_cycle} epochs, slope {args.kl_anneal_ratio:g}, {scale}"

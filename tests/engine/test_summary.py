@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from engine import options
+from engine.summary import idle_schedules, run_summary
+from modules import VAE_Model
+
+NEEDED = ["--DR=data", "--save_root=run"]
+
+
+def summary_of(*flags):
+    args = options.trainer_args([*NEEDED, *flags])
+    return run_summary(args, VAE_Model(args), torch.device("cpu"), frames=2260)
+
+
+def test_summary_says_what_runs_by_default():
+    text = summary_of("--precision=bf16")
+    for words in (
+        "unet, 518,632 parameters, AdamW, bf16 on cpu",
+        "clips of 3 to 16 frames, 10 to 2 a step, 75 steps an epoch",
+        "validation every 5 epochs; results in run",
+        "teacher forcing 1 to 0 until 20%",
+        "KL Cyclical, 4 cycles until 20%, then beta 1 on the scale of the ELBO",
+        "--recipe lab",
+    ):
+        assert words in text
+    assert len(text.split("\n")) == 2
+
+
+def test_summary_of_the_lab_recipe_and_of_a_line_of_the_course():
+    text = summary_of("--recipe=lab")
+    for words in (
+        "lab, 1,585,620 parameters, Adam, fp32",
+        "clips of 16 frames, 2 a step",
+        "every epoch",
+        "teacher forcing 1, from epoch 10 on to 0 until the last",
+        "cycle of 10 epochs, slope 1",
+    ):
+        assert words in text
+    assert "--recipe" not in text
+    text = summary_of("--tfr=0", "--kl_anneal_type=NoKL_Annealing")
+    assert "teacher forcing off; KL not annealed, beta 1 on the scale of the ELBO" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--num_epoch=8", "--kl_anneal_cycle=10"], ["--kl_anneal_cycle 10", "Cyclical equals Monotonic"]),
+        (["--num_epoch=5", "--tfr_sde=5"], ["--tfr_sde 5", "does not decay"]),
+        (["--num_epoch=9", "--tfr_sde=5", "--kl_anneal_cycle=5"], []),
+        (["--num_epoch=2"], []),
+        (["--num_epoch=2", "--tfr=0", "--tfr_sde=5", "--kl_anneal_type=NoKL_Annealing"], []),
+    ],
+)
+def test_schedules_that_would_act_after_the_run_are_named(flags, words):
+    lines = idle_schedules(options.trainer_args([*NEEDED, *flags]))
+    assert len(lines) == (1 if words else 0)
+    assert all(word in lines[0] for word in words)
