@@ -57,6 +57,7 @@ def group() -> Iterator[None]:
             null = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(null))
         yield
+        dist.barrier()  # a rank that leaves while another still works can abort it
         dist.destroy_process_group()
 
 
