@@ -155,7 +155,9 @@ class VAE_Model(nn.Module):
         """
         with self._inference():
             features = self.frame_transformation(frames), self.label_transformation(poses)
-            _, mu, logvar = self.Gaussian_Predictor(*features)
+            # No sample is wanted, and drawing one would change the random numbers of the training.
+            noise = frames.new_zeros(len(frames), *self.latent_shape(*frames.shape[-2:]))
+            _, mu, logvar = self.Gaussian_Predictor(*features, noise)
             return mu, logvar
 
     def predict(self, frames: Tensor, poses: Tensor) -> Tensor:
