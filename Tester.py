@@ -21,7 +21,7 @@ import torch
 
 import utils
 from dataloader import load_test_sequences
-from engine import checkpoint, evaluate, files, folder, options
+from engine import checkpoint, evaluate, files, folder
 from engine.device import keep_pages, select_device
 from engine.evaluate import Sequence
 from engine.progress import Progress
@@ -30,8 +30,7 @@ from modules import VAE_Model
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, render, score, write."""
-    given = vars(options.tester_parser().parse_args(argv))
-    args, stored = checkpoint.resolve(options.TESTER, given, given["ckpt_path"])
+    args, stored = checkpoint.tester_flags(argv)
     folder.make_writable(args.save_root)
     keep_pages()
     device = select_device(args)
