@@ -70,7 +70,9 @@ class Run:
             return
         if writes:
             self.checkpoints.begin_folder()
-            print(summary.run_summary(args, self.model, self.device, len(self.clips.numbers)))
+            plan = epoch_plan(args, Budget(args), 0)
+            steps = len(self.clips.batches(0, 0, distributed.world_size(), plan.clip_length, plan.clips))
+            print(summary.run_summary(args, self.model, self.device, steps))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .device import resolved_precision
-from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan
+from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan, fast_training
 
 KL_SCALES = {
     "sum": "on the sum over z",
@@ -15,23 +15,23 @@ KL_SCALES = {
 }
 
 
-def run_summary(args, model: nn.Module, device: torch.device, frames: int) -> str:
+def run_summary(args, model: nn.Module, device: torch.device, steps: int) -> str:
     """The model and how it is trained in one line, the schedules in the next, and what they cannot do.
 
     Args:
         args: all flags of the run.
-        frames: of the training split.
+        steps: of the first epoch.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     first, last = clip_length(args, 0.0), clip_length(args, 1.0)
     clips = epoch_plan(args, Budget(args), 0).clips
-    steps = max(1, frames // first // clips)
     precision = resolved_precision(args.precision, device)
+    fast = " while --fast_train lasts" if fast_training(args, 0) else ""
     course = "" if args.recipe == "lab" else "; the course's protocol: --recipe lab"
     every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
     lines = [
         f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {device}; clips of "
-        f"{_span(first, last)} frames, {_span(clips, args.batch_size)} a step, {steps} steps an epoch; "
+        f"{_span(first, last)} frames, {_span(clips, args.batch_size)} a step, {steps} steps an epoch{fast}; "
         f"validation every {every}; results in {args.save_root}",
         f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{course}",
     ]

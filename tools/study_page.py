@@ -195,7 +195,8 @@ def _draw(axes, runs: list[FinishedRun], x: str, columns: list[str], with_kind: 
                 style["markevery"] = (index % len(points), max(len(groups), len(points) // 8))
                 axes.plot(*zip(*points, strict=True), **style, label=label, zorder=2 + (style["ls"] != "-"))
                 label = None
-    axes.legend(fontsize=7)
+    if axes.lines:
+        axes.legend(fontsize=7)
 
 
 def write_videos(runs: list[FinishedRun], folder: Path) -> Path:

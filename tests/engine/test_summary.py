@@ -10,7 +10,7 @@ NEEDED = ["--DR=data", "--save_root=run"]
 
 def summary_of(*flags):
     args = options.trainer_args([*NEEDED, *flags])
-    return run_summary(args, VAE_Model(args), torch.device("cpu"), frames=2260)
+    return run_summary(args, VAE_Model(args), torch.device("cpu"), steps=75)
 
 
 def test_summary_says_what_runs_by_default():
@@ -38,6 +38,8 @@ def test_summary_of_the_lab_recipe_and_of_a_line_of_the_course():
     ):
         assert words in text
     assert "--recipe" not in text
+    text = summary_of("--recipe=lab", "--fast_train", "--batch_size=4")
+    assert "75 steps an epoch while --fast_train lasts;" in text
     text = summary_of("--tfr=0", "--kl_anneal_type=NoKL_Annealing")
     assert "teacher forcing off; KL not annealed, beta 1 on the scale of the ELBO" in text
 

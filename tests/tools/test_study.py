@@ -25,6 +25,7 @@ from tests.helpers import (
 from tools import study, study_page
 from tools.study_page import FinishedRun, mean_and_interval
 
+REAL_CALL = study.call
 TWO_RUNS = """# two runs
 slow: --lr 0.0001
 
@@ -97,6 +98,7 @@ def calls(monkeypatch):
 
 def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, tmp_path):
     folder = tmp_path / "study"
+    file.write_text('fast one: --lr "0.01"\n')
     command = arguments(dataset, file, folder, "--seeds=2")
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.study", *command],
@@ -107,14 +109,14 @@ def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, t
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    results = folder / "runs/slow/seed=0/test/results.json"
+    results = folder / "runs/fast_one/seed=0/test/results.json"
     time_of_results = results.stat().st_mtime_ns
     output = assert_succeeds(run_script("tools/study.py", *command))
-    assert "[4/4] fast one, seed 1" in output
+    assert "[2/2] fast one, seed 1" in output
     assert results.stat().st_mtime_ns == time_of_results
     check_page(folder)
-    first = json.loads((folder / "runs/slow/seed=0/args.json").read_text())
-    assert (first["lr"], first["seed"], first["num_epoch"]) == (0.0001, 0, 2)
+    first = json.loads((folder / "runs/fast_one/seed=0/args.json").read_text())
+    assert (first["lr"], first["seed"], first["num_epoch"]) == (0.01, 0, 2)
 
 
 def check_page(folder):
@@ -125,7 +127,7 @@ def check_page(folder):
     ]
     page = (folder / "study.md").read_text()
     assert f"| {sum(scores) / 2:.2f} |" in page
-    assert "| slow | `" in page and "--lr 0.0001" in page
+    assert "| fast one | `" in page and "--lr 0.01" in page
     for name in re.findall(r"!\[.*\]\((.*)\)", page):
         assert (folder / name).stat().st_size > 1000
     html = (folder / "study.html").read_text()
@@ -143,11 +145,21 @@ def test_run_that_was_begun_with_other_flags_is_not_mixed_in(dataset, file, tmp_
     assert [path.name for path in begun.iterdir()] == ["study.json"]
 
 
-def test_failed_run_is_named_and_the_others_are_finished(dataset, file, tmp_path):
-    file.write_text("bad: --train_vi_len 1000\ngood: --lr 0.001\n")
-    done = run_script("tools/study.py", *arguments(dataset, file, tmp_path / "study"))
-    assert done.returncode == 2 and "1 of 2 runs failed" in done.stderr and "bad, seed 0" in done.stderr
-    assert "| good |" in (tmp_path / "study" / "study.md").read_text()
+def test_failed_run_is_named_and_the_others_are_finished(calls, file, tmp_path, monkeypatch, capsys):
+    file.write_text("bad: --lr 0.1\ngood: --lr 0.001\n")
+    call, pages = study.call, []
+
+    def call_that_fails_once(script, *arguments):
+        if "bad" in str(arguments[arguments.index("--save_root") + 1]):
+            REAL_CALL(f"no_{script}")
+        call(script, *arguments)
+
+    monkeypatch.setattr(study, "call", call_that_fails_once)
+    monkeypatch.setattr(study, "write_pages", lambda *page: pages.append(page[2]))
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        study.main(arguments("data", file, tmp_path / "study"))
+    assert "bad, seed 0: no_Trainer.py ended with exit code 2" in capsys.readouterr().err
+    assert [[run.name for run in page] for page in pages] == [["good"]]
 
 
 @pytest.mark.parametrize("name", ["results.json", "pred_seq1.npz"])
