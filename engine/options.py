@@ -119,6 +119,12 @@ SCHEDULES = (
         "KL over channels and pixels: summed, averaged, or weighted so that beta 1 is the evidence lower "
         "bound (always summed over time)",
     ),
+    # A posterior that has opened makes the frames of training better and those of generation worse.
+    value(
+        "--z_dropout", real(0, 1), 0.5,
+        "fraction of the training clips that have z = 0, the prior's mean, as in generation; the others have "
+        "z from the posterior",
+    ),
 )  # fmt: skip
 RUN = (
     switch("--resume", "continue the run in --save_root from its last.ckpt"),
@@ -196,6 +202,7 @@ RECIPES = {
         "augment": "none",
         "tfr": 1.0,
         "kl_reduction": "sum",
+        "z_dropout": 0.0,
         "per_val": 1,
         "z": "sample",
         "precision": "fp32",

@@ -17,7 +17,7 @@ from .graph import Graphed
 MAX_GRAD_NORM = 1.0
 
 
-def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: int) -> Tensor:
+def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: Tensor | int) -> Tensor:
     """KL(N(mu, exp(logvar)) || N(0, I)), summed over all dimensions and divided by the batch size.
 
     Kingma and Welling 2014, appendix B.
@@ -30,7 +30,13 @@ def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: int) -> Tensor:
 
 
 def clip_loss(
-    predicted: Tensor, truth: Tensor, mu: Tensor, logvar: Tensor, beta: Tensor | float, kl_reduction: str
+    predicted: Tensor,
+    truth: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: Tensor | float,
+    kl_reduction: str,
+    from_posterior: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of a clip, a mean over the batch: sum over time of the MSE + beta * KL (docs/contract.md, "Loss").
 
@@ -42,18 +48,24 @@ def clip_loss(
             is the evidence lower bound. For a decoder N(predicted, s^2 I) of D values a frame, the negative
             ELBO divided by D / (2 s^2) is MSE + (2 s^2 / D) * KL, and the s^2 that maximizes the ELBO is the
             MSE itself (Rybkin et al. 2021, optimal sigma-VAE).
+        from_posterior: `(B,)`, 1 for clips with z from the posterior, 0 for those with z = 0, which have no
+            KL; all from the posterior if not given.
 
     Returns:
-        loss, mse, kl: scalars; `kl` without beta.
+        loss, mse, kl: scalars; `kl` without beta, a mean over the clips with z from the posterior.
     """
     steps, values = predicted.shape[1], predicted[0, 0].numel()
     mse = mse_loss(predicted.float(), truth) * steps
-    kl = kl_criterion(mu.float(), logvar.float(), len(truth))
+    mu, logvar, count, share = mu.float(), logvar.float(), len(truth), 1.0
+    if from_posterior is not None:
+        mu, logvar = (value * from_posterior[:, None, None, None, None] for value in (mu, logvar))
+        count, share = from_posterior.sum().clamp(min=1), from_posterior.mean()
+    kl = kl_criterion(mu, logvar, count)
     if kl_reduction == "mean":
         kl = kl * (1 / mu[0, 0].numel())
     elif kl_reduction == "elbo":
         kl = kl * (2 * distributed.all_mean(mse.detach()) / steps / values)
-    return mse + beta * kl, mse, kl
+    return mse + beta * share * kl, mse, kl
 
 
 def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
@@ -88,7 +100,7 @@ class TrainingStep:
     Args:
         model: the `VAE_Model`.
         optimizer: from `make_optimizer`.
-        args: `precision, kl_reduction, augment`.
+        args: `precision, kl_reduction, z_dropout, augment`.
         parallel: a wrapper of the model with the same forward, if several processes share a step.
 
     Attributes:
@@ -102,6 +114,7 @@ class TrainingStep:
         self.forward = parallel or model
         self.updates = 0
         self.precision, self.kl_reduction = args.precision, args.kl_reduction
+        self.z_dropout = args.z_dropout
         self.augmentations = () if args.augment == "none" else tuple(args.augment.split(","))
         self.device = device = next(model.parameters()).device
         self._beta = torch.zeros((), device=device)
@@ -151,9 +164,14 @@ class TrainingStep:
         batch, length, _, height, width = frames.shape
         latents = length - 1, *self.model.latent_shape(height, width)
         noise = distributed.draw(torch.randn, batch, *latents, device=frames.device)
+        from_posterior = None
+        if self.z_dropout:
+            drawn = distributed.draw(torch.rand, batch, device=frames.device)
+            from_posterior = (drawn >= self.z_dropout).float()
         with autocast(self.precision, frames.device):
-            predicted, mu, logvar = self.forward(frames, poses, teacher_forcing, noise)
-        losses = clip_loss(predicted, frames[:, 1:], mu, logvar, self._beta, self.kl_reduction)
+            predicted, mu, logvar = self.forward(frames, poses, teacher_forcing, noise, from_posterior)
+        truth = frames[:, 1:]
+        losses = clip_loss(predicted, truth, mu, logvar, self._beta, self.kl_reduction, from_posterior)
         self.optimizer.zero_grad()
         losses[0].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)

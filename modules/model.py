@@ -77,9 +77,14 @@ class VAE_Model(nn.Module):
         return self.N_dim, *self.Gaussian_Predictor.latent_size(height, width)
 
     def forward(
-        self, frames: Tensor, poses: Tensor, teacher_forcing: bool, noise: Tensor | None = None
+        self,
+        frames: Tensor,
+        poses: Tensor,
+        teacher_forcing: bool,
+        noise: Tensor | None = None,
+        from_posterior: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Roll out training clips, with z from the posterior.
+        """Roll out training clips, with z from the posterior, or 0 in some of them.
 
         BatchNorm (in the pose encoder of the `lab` architecture) normalizes in training by all B * (T - 1)
         poses of the call, not by the B poses of one step: the poses are known in advance, and statistics
@@ -91,6 +96,8 @@ class VAE_Model(nn.Module):
                 frame, through which gradients flow.
             noise: `(B, T-1, N_dim, h, w)`, the standard normal sample of the reparameterization; drawn if
                 not given.
+            from_posterior: `(B,)`, 1 for clips with z from the posterior, 0 for those with the prior's mean,
+                z = 0; all from the posterior if not given.
 
         Returns:
             predicted `(B, T-1, 3, H, W)`, the frames 1 .. T-1, and `mu, logvar` of the posterior,
@@ -103,6 +110,8 @@ class VAE_Model(nn.Module):
         first_feature, target_features = features.split([batch, (length - 1) * batch])
         noise = None if noise is None else fold_time(noise)
         z, mu, logvar = self.Gaussian_Predictor(target_features, pose_features, noise)
+        if from_posterior is not None:
+            z = z * from_posterior.repeat(length - 1)[:, None, None, None]
         first = self._first_frame(frames[:, 0], first_feature, poses[:, 0])
         if teacher_forcing:
             first = first and first.repeat(length - 1)

@@ -112,6 +112,7 @@ CHANGES = [
     ["--kl_anneal_cycle=2", "--kl_anneal_ratio=3"],
     ["--kl_anneal_start=0.5"],
     ["--kl_reduction=mean"],
+    ["--z_dropout=0.5"],
     ["--precision=bf16"],
     ["--kl_reduction=elbo"],
     ["--arch=unet", "--output=linear"],

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.graph import Graphed
-from engine.step import TrainingStep, kl_criterion, load_optimizer, make_optimizer
+from engine.step import TrainingStep, clip_loss, kl_criterion, load_optimizer, make_optimizer
 from modules import VAE_Model
-from tests.helpers import random_uint8_clips, small_model
+from tests.helpers import random_clips, random_uint8_clips, small_model
 from tools.benchmarking.measure import count_operators
 from utils import to_float
 
 FLAGS = {
     "optim": "Adam", "lr": 0.001, "weight_decay": 0.0, "precision": "fp32", "kl_reduction": "sum",
-    "augment": "none",
+    "augment": "none", "z_dropout": 0.0,
 }  # fmt: skip
 
 
@@ -107,6 +107,33 @@ def test_elbo_reduction_is_the_bound_of_a_decoder_with_the_best_variance():
     clipped = min(1.0, 1.0 / norm.item())
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient * scale * clipped, rtol=1e-3, atol=1e-6)
+
+
+def test_clips_with_z_0_are_painted_as_in_generation_and_have_no_kl():
+    clips = random_uint8_clips(batch=3, length=4)
+    frames, poses = map(to_float, clips)
+    model, step = make_step(z_dropout=1.0)
+    painted = copy.deepcopy(model).generate(frames[:, 0], poses)
+    # BatchNorm and its statistics differ between training and generation.
+    model.eval()
+    stats = step(*clips, beta=1.0, teacher_forcing=False)
+    mse = sum(torch.nn.functional.mse_loss(painted[:, t], frames[:, t]) for t in range(1, 4))
+    assert stats["loss"] == stats["mse"] == pytest.approx(mse.item(), rel=1e-4)
+    assert stats["kl"] == 0
+    assert all(not parameter.grad.any() for parameter in model.Gaussian_Predictor.parameters())
+
+
+def test_kl_counts_for_the_clips_with_z_from_the_posterior():
+    frames, poses = random_clips(batch=4, length=3)
+    model, _ = make_step()
+    noise = noise_of_a_step(0, batch=4, length=3)
+    chosen = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    predicted, mu, logvar = model(frames, poses, True, noise, chosen)
+    loss, mse, kl = clip_loss(predicted, frames[:, 1:], mu, logvar, 0.5, "sum", chosen)
+    assert kl.item() == pytest.approx(kl_criterion(mu[[0, 3]], logvar[[0, 3]], 2).item(), rel=1e-5)
+    assert loss.item() == pytest.approx((mse + 0.5 * kl / 2).item(), rel=1e-5)
+    whole, *_ = model(frames, poses, True, noise)
+    assert torch.equal(predicted[[0, 3]], whole[[0, 3]]) and not torch.equal(predicted, whole)
 
 
 @pytest.mark.parametrize("optim", ["Adam", "AdamW"])
