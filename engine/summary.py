@@ -27,13 +27,14 @@ def run_summary(args, model: nn.Module, device: torch.device, steps: int) -> str
     clips = epoch_plan(args, Budget(args), 0).clips
     precision = resolved_precision(args.precision, device)
     fast = " while --fast_train lasts" if fast_training(args, 0) else ""
+    zeros = f"; z = 0 in {args.z_dropout:.0%} of the clips" if args.z_dropout else ""
     course = "" if args.recipe == "lab" else "; the course's protocol: --recipe lab"
     every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
     lines = [
         f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {device}; clips of "
         f"{_span(first, last)} frames, {_span(clips, args.batch_size)} a step, {steps} steps an epoch{fast}; "
         f"validation every {every}; results in {args.save_root}",
-        f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{course}",
+        f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}{course}",
     ]
     return "\n".join([*lines, *idle_schedules(args)])
 

@@ -21,6 +21,7 @@ def test_summary_says_what_runs_by_default():
         "validation every 5 epochs; results in run",
         "teacher forcing 1 to 0 until 20%",
         "KL Cyclical, 4 cycles until 20%, then beta 1 on the scale of the ELBO",
+        "z = 0 in 50% of the clips",
         "--recipe lab",
     ):
         assert words in text
@@ -37,7 +38,7 @@ def test_summary_of_the_lab_recipe_and_of_a_line_of_the_course():
         "cycle of 10 epochs, slope 1",
     ):
         assert words in text
-    assert "--recipe" not in text
+    assert "--recipe" not in text and "z = 0" not in text
     text = summary_of("--recipe=lab", "--fast_train", "--batch_size=4")
     assert "75 steps an epoch while --fast_train lasts;" in text
     text = summary_of("--tfr=0", "--kl_anneal_type=NoKL_Annealing")
