@@ -17,7 +17,7 @@ from .graph import Graphed
 MAX_GRAD_NORM = 1.0
 
 
-def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: Tensor | int) -> Tensor:
+def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: int) -> Tensor:
     """KL(N(mu, exp(logvar)) || N(0, I)), summed over all dimensions and divided by the batch size.
 
     Kingma and Welling 2014, appendix B.
@@ -56,11 +56,11 @@ def clip_loss(
     """
     steps, values = predicted.shape[1], predicted[0, 0].numel()
     mse = mse_loss(predicted.float(), truth) * steps
-    mu, logvar, count, share = mu.float(), logvar.float(), len(truth), 1.0
+    mu, logvar, share = mu.float(), logvar.float(), 1.0
     if from_posterior is not None:
         mu, logvar = (value * from_posterior[:, None, None, None, None] for value in (mu, logvar))
-        count, share = from_posterior.sum().clamp(min=1), from_posterior.mean()
-    kl = kl_criterion(mu, logvar, count)
+        share = distributed.all_mean(from_posterior.mean()).clamp(min=1e-6)
+    kl = kl_criterion(mu, logvar, len(truth)) / share
     if kl_reduction == "mean":
         kl = kl * (1 / mu[0, 0].numel())
     elif kl_reduction == "elbo":
