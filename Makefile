@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# On two processor cores the whole command takes about three minutes.
+# On two processor cores the whole command takes two to three minutes.
 DEMO_FLAGS := --num_epoch 20
 
 .PHONY: demo test clean
