@@ -1,15 +1,12 @@
 """tools/study.py on a small dataset: runs, a stop in between, and the page."""
 
-import dataclasses
 import json
-import math
 import re
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from engine import options
@@ -22,8 +19,8 @@ from tests.helpers import (
     one_thread,
     run_script,
 )
-from tools import study, study_page
-from tools.study_page import FinishedRun, mean_and_interval
+from tests.tools.study_files import write_test, write_training
+from tools import study
 
 REAL_CALL = study.call
 TWO_RUNS = """# two runs
@@ -42,40 +39,6 @@ def file(tmp_path):
 
 def arguments(dataset, file, folder, *more):
     return [str(file), "--DR", str(dataset), "--save_root", str(folder), "--num_epoch=2", *FLAGS, *more]
-
-
-def write_training(folder, psnr=(20.0, 21.0, 22.0), annealing="Cyclical"):
-    """What Trainer.py leaves of a run with a validation after each epoch."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("last.ckpt", "best.ckpt"):
-        (folder / name).touch()
-    (folder / "args.json").write_text(json.dumps({"kl_anneal_type": annealing}))
-    lines = ["epoch,loss,mse,kl,beta,tfr,teacher_forcing,lr,val_loss,val_psnr,seconds"]
-    lines += [f"{epoch},0.3,0.2,10,0.1,0,0,0.001,0.2,{value},30" for epoch, value in enumerate(psnr)]
-    (folder / "history.csv").write_text("\n".join(lines) + "\n")
-    (folder / "val_psnr_by_frame.csv").write_text("frame,last,best\n1,20.0,21.0\n2,19.0,20.0\n")
-
-
-def write_test(folder, frames=6, truth=True, drift=0.5, size=(8, 16)):
-    """What Tester.py leaves of two sequences."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scores = {"psnr": 25.0, "ssim": 0.9, "drift": drift, "psnr_by_frame": [25.0] * (frames - 1)}
-    results = {
-        "average": {"psnr": 25.0, "ssim": 0.9} if truth else {},
-        "sequences": [{"sequence": i, **(scores if truth else {})} for i in (1, 2)],
-    }
-    (folder / "results.json").write_text(json.dumps(results))
-    video = np.random.default_rng(0).integers(0, 255, (frames, *size, 3), dtype=np.uint8)
-    videos = {"prediction": video, "pose": video, **({"truth": video} if truth else {})}
-    np.savez(folder / "pred_seq1.npz", **videos)
-
-
-def finished(folder, name, **settings):
-    """A run as the page reads it."""
-    training = {key: settings.pop(key) for key in ("psnr", "annealing") if key in settings}
-    write_training(folder / name, **training)
-    write_test(folder / name / "test", **settings)
-    return FinishedRun.read(name, ("--lr", "0.1"), folder / name)
 
 
 @pytest.fixture
@@ -265,65 +228,6 @@ def test_runs_of_the_report_set_their_own_epochs(file, tmp_path):
     assert {run.recipe for run in args.values()} == {"lab"} and args["B"].tfr == 1 and args["A"].tfr == 0
     with pytest.raises(UserError, match="A sets --num_epoch itself; leave --max_minutes out"):
         study.check_flags(runs, ["--max_minutes", "5"])
-
-
-def test_interval_is_student_s():
-    assert mean_and_interval([30.0]) == (30.0, None)
-    assert mean_and_interval([30.0, 31.0]) == (30.5, None)
-    centre, half = mean_and_interval([29.0, 30.0, 31.0])
-    assert centre == 30 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
-    eleven = [float(value) for value in range(11)]
-    assert mean_and_interval(eleven)[1] == pytest.approx(2.228, rel=1e-3)
-
-
-def test_table_leaves_empty_what_too_few_values_would_say(tmp_path):
-    runs = [
-        finished(tmp_path, "short", psnr=range(20, 24), frames=50),
-        finished(tmp_path, "long", psnr=range(20, 35), frames=101, drift=-0.001),
-        finished(tmp_path, "no truth", psnr=range(20, 25), frames=101, truth=False),
-    ]
-    heading, *lines = study_page.table(runs)
-    short, long, no_truth = (dict(zip(heading, line, strict=True)) for line in lines)
-    assert (short["drift"], long["drift"], no_truth["drift"]) == ("", "0.00", "")
-    spread = "val, spread in the last fifth"
-    assert (short[spread], long[spread]) == ("", "2.00")
-    assert (short["test PSNR"], no_truth["test PSNR"], no_truth["epochs"]) == ("25.00", "", "5")
-    assert long["minutes"] == "7.5"
-
-
-def test_table_has_an_interval_from_three_seeds_on(tmp_path):
-    runs = [finished(tmp_path, str(seed), psnr=(20.0 + seed,)) for seed in range(3)]
-    runs = [dataclasses.replace(run, name="a run") for run in runs]
-    for count, cell in ((2, "20.50"), (3, "21.00 ± 2.48")):
-        heading, line = study_page.table(runs[:count])
-        cells = dict(zip(heading, line, strict=True))
-        assert (cells["val, best"], cells["seeds"], cells["minutes"]) == (cell, str(count), "0.5")
-
-
-def test_curves_that_coincide_have_lines_of_their_own(tmp_path):
-    figure = study_page.Figure()
-    runs = [finished(tmp_path, name, annealing=name) for name in ("Cyclical", "Monotonic")]
-    for place, columns in ((121, ["lr"]), (122, ["tfr", "beta"])):
-        axes = figure.add_subplot(place)
-        study_page._draw(axes, runs, "epoch", columns, with_kind=True)
-    single, pair = figure.axes
-    assert len({(line.get_linestyle(), line.get_marker(), line.get_color()) for line in single.lines}) == 2
-    assert len({line.get_linestyle() for line in single.lines}) == 2
-    assert len({line.get_markevery()[0] for line in single.lines}) == 2
-    assert [line.get_linestyle() for line in pair.lines] == ["-", "--", "-", "--"]
-    texts = [text.get_text() for text in single.get_legend().get_texts()]
-    assert texts == ["Cyclical (Cyclical)", "Monotonic (Monotonic)"]
-
-
-def test_page_of_runs_without_truth_and_with_pictures_of_other_sizes(tmp_path):
-    runs = [
-        finished(tmp_path, "a", truth=False),
-        finished(tmp_path, "costs $1 | $2", truth=False, size=(16, 32), frames=4),
-    ]
-    study_page.write_pages(tmp_path, "t", runs)
-    page = (tmp_path / "study.md").read_text()
-    assert "costs $1 \\| $2" in page and "test PSNR" not in page
-    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 4
 
 
 def test_schedule_that_would_act_after_the_end_of_a_run_is_named_before_training(

@@ -1,0 +1,69 @@
+"""tools/study_page.py: the table, the curves and the page of runs that are finished."""
+
+import dataclasses
+import math
+
+import pytest
+
+from tests.tools.study_files import finished
+from tools import study_page
+from tools.study_page import mean_and_interval
+
+
+def test_interval_is_student_s():
+    assert mean_and_interval([30.0]) == (30.0, None)
+    assert mean_and_interval([30.0, 31.0]) == (30.5, None)
+    centre, half = mean_and_interval([29.0, 30.0, 31.0])
+    assert centre == 30 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    eleven = [float(value) for value in range(11)]
+    assert mean_and_interval(eleven)[1] == pytest.approx(2.228, rel=1e-3)
+
+
+def test_table_leaves_empty_what_too_few_values_would_say(tmp_path):
+    runs = [
+        finished(tmp_path, "short", psnr=range(20, 24), frames=50),
+        finished(tmp_path, "long", psnr=range(20, 35), frames=101, drift=-0.001),
+        finished(tmp_path, "no truth", psnr=range(20, 25), frames=101, truth=False),
+    ]
+    heading, *lines = study_page.table(runs)
+    short, long, no_truth = (dict(zip(heading, line, strict=True)) for line in lines)
+    assert (short["drift"], long["drift"], no_truth["drift"]) == ("", "0.00", "")
+    spread = "val, spread in the last fifth"
+    assert (short[spread], long[spread]) == ("", "2.00")
+    assert (short["test PSNR"], no_truth["test PSNR"], no_truth["epochs"]) == ("25.00", "", "5")
+    assert long["minutes"] == "7.5"
+
+
+def test_table_has_an_interval_from_three_seeds_on(tmp_path):
+    runs = [finished(tmp_path, str(seed), psnr=(20.0 + seed,)) for seed in range(3)]
+    runs = [dataclasses.replace(run, name="a run") for run in runs]
+    for count, cell in ((2, "20.50"), (3, "21.00 ± 2.48")):
+        heading, line = study_page.table(runs[:count])
+        cells = dict(zip(heading, line, strict=True))
+        assert (cells["val, best"], cells["seeds"], cells["minutes"]) == (cell, str(count), "0.5")
+
+
+def test_curves_that_coincide_have_lines_of_their_own(tmp_path):
+    figure = study_page.Figure()
+    runs = [finished(tmp_path, name, annealing=name) for name in ("Cyclical", "Monotonic")]
+    for place, columns in ((121, ["lr"]), (122, ["tfr", "beta"])):
+        axes = figure.add_subplot(place)
+        study_page._draw(axes, runs, "epoch", columns, with_kind=True)
+    single, pair = figure.axes
+    assert len({(line.get_linestyle(), line.get_marker(), line.get_color()) for line in single.lines}) == 2
+    assert len({line.get_linestyle() for line in single.lines}) == 2
+    assert len({line.get_markevery()[0] for line in single.lines}) == 2
+    assert [line.get_linestyle() for line in pair.lines] == ["-", "--", "-", "--"]
+    texts = [text.get_text() for text in single.get_legend().get_texts()]
+    assert texts == ["Cyclical (Cyclical)", "Monotonic (Monotonic)"]
+
+
+def test_page_of_runs_without_truth_and_with_pictures_of_other_sizes(tmp_path):
+    runs = [
+        finished(tmp_path, "a", truth=False),
+        finished(tmp_path, "costs $1 | $2", truth=False, size=(16, 32), frames=4),
+    ]
+    study_page.write_pages(tmp_path, "t", runs)
+    page = (tmp_path / "study.md").read_text()
+    assert "costs $1 \\| $2" in page and "test PSNR" not in page
+    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 4
