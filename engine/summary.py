@@ -11,7 +11,7 @@ from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_lengt
 KL_SCALES = {
     "sum": "on the sum over z",
     "mean": "on the mean over z",
-    "elbo": "on the scale of the ELBO",
+    "elbo": "on the ELBO's scale",
 }
 
 
@@ -27,8 +27,8 @@ def run_summary(args, model: nn.Module, device: torch.device, steps: int) -> str
     clips = epoch_plan(args, Budget(args), 0).clips
     precision = resolved_precision(args.precision, device)
     fast = " while --fast_train lasts" if fast_training(args, 0) else ""
-    zeros = f"; z = 0 in {args.z_dropout:.0%} of the clips" if args.z_dropout else ""
-    course = "" if args.recipe == "lab" else "; the course's protocol: --recipe lab"
+    zeros = f"; z = 0 in {args.z_dropout:.0%} of clips" if args.z_dropout else ""
+    course = "" if args.recipe == "lab" else "; course protocol: --recipe lab"
     every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
     lines = [
         f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {device}; clips of "
@@ -85,7 +85,7 @@ def _teacher_forcing(args) -> str:
     if not args.tfr:
         return "off"
     if args.tfr_sde is None and args.tfr_d_step is None:
-        return f"{args.tfr:g} to 0 until {TFR_END:.0%} of the run"
+        return f"{args.tfr:g} to 0 until {TFR_END:.0%}"
     end = "to 0 until the last" if args.tfr_d_step is None else f"falling by {args.tfr_d_step:g}"
     return f"{args.tfr:g}, from epoch {args.tfr_sde or 0} on {end}"
 

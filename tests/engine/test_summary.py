@@ -20,8 +20,8 @@ def test_summary_says_what_runs_by_default():
         "clips of 3 to 16 frames, 10 to 2 a step, 75 steps an epoch",
         "validation every 5 epochs; results in run",
         "teacher forcing 1 to 0 until 20%",
-        "KL Cyclical, 4 cycles until 20%, then beta 1 on the scale of the ELBO",
-        "z = 0 in 50% of the clips",
+        "KL Cyclical, 4 cycles until 20%, then beta 1 on the ELBO's scale",
+        "z = 0 in 50% of clips",
         "--recipe lab",
     ):
         assert words in text
@@ -42,7 +42,7 @@ def test_summary_of_the_lab_recipe_and_of_a_line_of_the_course():
     text = summary_of("--recipe=lab", "--fast_train", "--batch_size=4")
     assert "75 steps an epoch while --fast_train lasts;" in text
     text = summary_of("--tfr=0", "--kl_anneal_type=NoKL_Annealing")
-    assert "teacher forcing off; KL not annealed, beta 1 on the scale of the ELBO" in text
+    assert "teacher forcing off; KL not annealed, beta 1 on the ELBO's scale" in text
 
 
 @pytest.mark.parametrize(
