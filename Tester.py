@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         evaluate.score(sequence)
         if args.drift:
             evaluate.score_drift(model, sequence, args.precision)
+    if args.pose_dropout and with_truth:
+        evaluate.score_pose_dropout(model, with_truth, args.pose_dropout, args.precision, args.seed)
     if args.samples and with_truth:
         evaluate.score_samples(model, with_truth, args.samples, args.precision, args.seed)
 
@@ -78,8 +80,9 @@ def print_scores(sequences: list[Sequence]) -> None:
         if "psnr_forced" in scores:
             drift = f", drift at the end: {scores['drift']:.3f}" if "drift" in scores else ""
             print(f"    from true frames: {scores['psnr_forced']:.3f}{drift}")
-        if "samples" in scores:
-            print("    " + ", ".join(f"{name}: {value:.6g}" for name, value in scores["samples"].items()))
+        for name in ("pose_dropout", "samples"):
+            if name in scores:
+                print("    " + ", ".join(f"{key}: {value:.6g}" for key, value in scores[name].items()))
     if average := averages(sequences):
         print(f"AVG: {average['psnr']:.3f}")
         print(f"SSIM: {average['ssim']:.4f}")

@@ -72,7 +72,7 @@ class Run:
             self.checkpoints.begin_folder()
             plan = epoch_plan(args, Budget(args), 0)
             steps = len(self.clips.batches(0, 0, distributed.world_size(), plan.clip_length, plan.clips))
-            print(summary.run_summary(args, self.model, self.device, steps))
+            print(summary.run_summary(args, self.model, self.device, steps, self.clips.backgrounds))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)
@@ -101,7 +101,8 @@ class Run:
                     break
                 lr = learning_rate(args, position, budget.done(position), step.updates)
                 bar.descriptions = summary.training_titles(plan, lr)
-                step(*self.device_clips.load(indices), lr, plan.beta, plan.teacher_forcing)
+                pictures = self.device_clips.load(indices)
+                step(*pictures, lr=lr, beta=plan.beta, teacher_forcing=plan.teacher_forcing)
                 clips += len(indices) * distributed.world_size()
                 if (index + 1) % STEPS_PER_READ[self.device.type] and index + 1 < len(batches):
                     continue

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from engine.background import backgrounds
 from engine.console import UserError
 from engine.evaluate import Sequence
 from engine.schedules import fast_training
@@ -70,12 +71,16 @@ class TrainingClips:
         images, labels = _paired_frames(args.DR / "train" / "train_img", args.DR / "train" / "train_label")
         kept = max(1, int(len(images) * args.partial))
         self.numbers = list(images)[:kept]
-        self.shot_of = [shot for shot in shots(self.numbers) for _ in shot]
+        self.shots = shots(self.numbers)
+        self.shot_of = np.repeat(np.arange(len(self.shots)), [len(shot) for shot in self.shots])
         size = (args.frame_H, args.frame_W)
         self.frames, self.poses = (
             load_pictures(args.DR, f"train-{kind}", list(files.values()), size, args.num_workers)
             for kind, files in (("img", images), ("label", labels))
         )
+        # uint8 (shots, H, W, 4), see engine.background
+        pastes = "paste" in args.augment.split(",")
+        self.backgrounds = backgrounds(self.frames, self.poses, self.shots) if pastes else None
         if not len(clip_starts(self.numbers, args.train_vi_len, None)):
             raise UserError(
                 f"{args.DR / 'train'}: no {args.train_vi_len} frames in a row among its {kept} "
@@ -110,7 +115,7 @@ class TrainingClips:
         indices = order[:, None] + np.arange(length)
         if self.args.first_frame == "any":
             rng = np.random.default_rng([self.args.seed, epoch, 1])
-            indices[:, 0] = [rng.choice(self.shot_of[start]) for start in order]
+            indices[:, 0] = [rng.choice(self.shots[self.shot_of[start]]) for start in order]
         if len(indices) < size and ranks > 1:  # every rank has clips, even if some are used twice
             indices = np.resize(indices, (size, length))
         steps = [indices[i : i + size] for i in range(0, max(1, len(indices) - size + 1), size)]
@@ -143,13 +148,19 @@ class DeviceClips:
         free, _ = torch.cuda.mem_get_info(self.device)
         return self.clips.frames.nbytes + self.clips.poses.nbytes < self.SHARE_OF_FREE_MEMORY * free
 
-    def load(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Frames and poses of the clips with the indices `(B, T)`: uint8 `(B, T, H, W, 3)` on the device."""
+    def load(self, indices: np.ndarray) -> tuple[Tensor, ...]:
+        """Frames and poses of the clips with the indices `(B, T)`: uint8 `(B, T, H, W, 3)` on the device.
+
+        If the clips have backgrounds, these, too: uint8 `(B, H, W, 4)`.
+        """
         if self.resident:
-            frames, poses = self.resident
             on_device = self._copy(indices)
-            return frames[on_device], poses[on_device]
-        return self._copy(self.clips.frames[indices]), self._copy(self.clips.poses[indices])
+            clips = tuple(pictures[on_device] for pictures in self.resident)
+        else:
+            clips = self._copy(self.clips.frames[indices]), self._copy(self.clips.poses[indices])
+        if self.clips.backgrounds is None:
+            return clips
+        return *clips, self._copy(self.clips.backgrounds[self.clips.shot_of[indices[:, -1]]])
 
     def _copy(self, values: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(values)
@@ -180,7 +191,8 @@ def validation_sequence(args) -> Sequence:
         load_pictures(args.DR, f"val-{kind}", list(files.values()), size, args.num_workers)[:length]
         for kind, files in (("img", images), ("label", labels))
     )
-    return Sequence("val", poses, frames[0], to_float(frames), str(folder / "val_img"))
+    truth = to_float(frames)
+    return Sequence("val", poses, frames[0], truth, str(folder / "val_img"), fill_poses=args.fill_poses)
 
 
 def _sequence_names(folder: Path) -> list[str]:
@@ -208,7 +220,8 @@ def load_test_sequences(args) -> list[Sequence]:
         length = _sequence_length(f"{labels / name}", len(poses), args.val_vi_len)
         pictures = load_pictures(args.DR, f"test-label-{name}", poses, size, args.num_workers)
         truth, source = _true_frames(args, name, length)
-        sequences.append(Sequence(name, pictures[:length], first_frame, truth, source))
+        sequence = Sequence(name, pictures[:length], first_frame, truth, source, fill_poses=args.fill_poses)
+        sequences.append(sequence)
     return sequences
 
 

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from .distributed import draw
+from .paste import paste
 
-KINDS = ("turn", "scale", "move", "mirror")
+KINDS = ("turn", "scale", "move", "mirror", "paste")
 # Fraction of the clips that is changed. The others stay sharp, because resampling blurs.
 SHARE = 0.6
 ROTATION = 0.3  # radians, either way
@@ -17,7 +18,13 @@ LOG_SCALE = 0.5  # natural logarithm of the strongest enlargement or reduction
 MOVE = (0.4, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
 
 
-def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
+def augment(
+    frames: Tensor,
+    poses: Tensor,
+    kinds: Collection[str],
+    backgrounds: Tensor | None = None,
+    first_apart: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Change each clip at random, all its pictures in the same way.
 
     What enters the picture at an edge repeats the edge in frames, and is white in poses. `mirror` does not
@@ -31,10 +38,12 @@ def augment(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tens
     Returns:
         The same shapes.
     """
+    if "paste" in kinds and backgrounds is not None:
+        frames, poses = paste(frames, poses, backgrounds, first_apart)
     if "mirror" in kinds:
         mirrored = draw(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
         frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
-    if set(kinds) - {"mirror"}:
+    if set(kinds) - {"mirror", "paste"}:
         frames, poses = _warp(frames, poses, kinds)
     return frames, poses
 

@@ -180,7 +180,8 @@ def resolve(groups: dict, typed: dict, path: Path) -> tuple[argparse.Namespace, 
     check_model_flags(path, checkpoint, typed)
     stored = stored_flags(checkpoint)
     if groups is options.TESTER:
-        stored = {name: value for name, value in stored.items() if name != "val_vi_len"}  # of another video
+        own = {flag.dest for flag in options.TEST}  # in training, some of these names mean something else
+        stored = {name: value for name, value in stored.items() if name not in own}
     args = options.resolve(groups, typed, stored)
     args.ckpt_path = path
     return args, checkpoint

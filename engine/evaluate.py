@@ -1,6 +1,6 @@
 """Sequences rendered with a model and scored against their true frames: validation and test."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from utils import to_float
 
 from .device import autocast
 from .graph import Graphed
+from .lost_poses import fill_lost_poses
 from .progress import Progress
 from .step import kl_criterion
 
@@ -31,6 +32,7 @@ class Sequence:
         first_frame: `(H, W, 3)` uint8.
         truth: the true frames, `(T, 3, H, W)` in [0, 1], or None.
         truth_source: where the truth was read.
+        fill_poses: blank poses in a row that are filled for the networks, see `engine.lost_poses`.
         prediction: `(T, 3, H, W)`, the first frame included; not clamped.
         scores: by name, as in results.json.
         samples: predictions with z from the prior.
@@ -41,9 +43,15 @@ class Sequence:
     first_frame: np.ndarray
     truth: Tensor | None = None
     truth_source: str | None = None
+    fill_poses: int = 0
     prediction: Tensor | None = None
     scores: dict = field(default_factory=dict)
     samples: list[Tensor] = field(default_factory=list)
+
+    def filled_poses(self, length: int | None = None) -> np.ndarray:
+        """The poses for the networks; the last one is repeated up to `length`."""
+        poses = fill_lost_poses(self.poses, self.fill_poses)
+        return poses[np.arange(length or len(poses)).clip(max=len(poses) - 1)]
 
     def film(self) -> utils.Film:
         """pose | prediction | truth | error, of the sequence after `render`."""
@@ -63,7 +71,7 @@ def generate(
     device = next(model.parameters()).device
     longest = max(len(sequence.poses) for sequence in sequences)
     # A shorter sequence repeats its last pose, and the frames of these poses are cut off.
-    poses = torch.stack([to_float(s.poses[np.arange(longest).clip(max=len(s.poses) - 1)]) for s in sequences])
+    poses = torch.stack([to_float(sequence.filled_poses(longest)) for sequence in sequences])
     first_frames = torch.stack([to_float(s.first_frame, device) for s in sequences])
     generator = torch.Generator(device).manual_seed(seed)
     wrap_step = Graphed if device.type == "cuda" else None
@@ -129,7 +137,7 @@ def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
     The drift is that loss over the last `DRIFT_FRAMES` frames; a shorter sequence has none.
     """
     device = next(model.parameters()).device
-    truth, poses = sequence.truth[None].to(device), to_float(sequence.poses[None], device)
+    truth, poses = sequence.truth[None].to(device), to_float(sequence.filled_poses()[None], device)
     with autocast(precision, device):
         forced = model.predict(truth, poses)[0].cpu()
     by_frame = utils.psnr_by_frame(forced, sequence.truth[1:]).tolist()
@@ -138,6 +146,32 @@ def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
         end = slice(-DRIFT_FRAMES, None)
         drift = np.mean(by_frame[end]) - np.mean(sequence.scores["psnr_by_frame"][end])
         sequence.scores["drift"] = float(drift)
+
+
+def score_pose_dropout(
+    model: VAE_Model, sequences: list[Sequence], fraction: float, precision: str, seed: int
+) -> None:
+    """PSNR with z = 0 where a fraction of the poses, drawn by `seed`, is blank: over all frames, over these.
+
+    Args:
+        sequences: rendered and scored with all poses.
+    """
+    blanked = []
+    for index, sequence in enumerate(sequences):
+        lost = np.random.default_rng([seed, index]).random(len(sequence.poses)) < fraction
+        lost[0] = False
+        poses = np.where(lost[:, None, None, None], np.uint8(255), sequence.poses)
+        blanked.append((replace(sequence, poses=poses), lost[1:]))
+    whole = generate(model, sequences, precision, False, seed)
+    videos = generate(model, [sequence for sequence, _ in blanked], precision, False, seed)
+    for sequence, all_poses, video, (_, lost) in zip(sequences, whole, videos, blanked, strict=True):
+        before, after = (utils.psnr_by_frame(v[1:], sequence.truth[1:]).numpy() for v in (all_poses, video))
+        sequence.scores["pose_dropout"] = {
+            "blank poses": int(lost.sum()),
+            "PSNR": float(after.mean()),
+            "loss": float((before - after).mean()),
+            "loss in the frames of blank poses": float((before - after)[lost].mean()) if lost.any() else 0.0,
+        }
 
 
 def posterior_use(model: VAE_Model, sequence: Sequence) -> dict:

@@ -41,6 +41,13 @@ MODEL = (
 )  # fmt: skip
 VALIDATION = (value("--val_vi_len", whole(2), 630, "validation video length, in frames"),)
 GENERATION = (
+    value(
+        "--fill_poses",
+        whole(0),
+        5,
+        "blank poses in a row that are taken for lost, and filled with the pose before or after them; longer "
+        "gaps stay blank, because the person is gone",
+    ),
     choice(
         "--z", ["mean", "sample"], "mean", "latent in generation: the prior's mean (0), or a sample of it"
     ),
@@ -74,13 +81,23 @@ TRAINING = (
         "a training clip starts from its own first frame, or from any frame of its shot",
     ),
     value(
-        "--augment", subset(KINDS), "turn",
-        f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none",
+        "--augment", subset(KINDS), "turn,paste",
+        f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none; paste "
+        "moves and scales the person over a background that stays",
+    ),
+    value(
+        "--pose_dropout", real(0, 1), 0.0,
+        "fraction of the poses in training that lose the body or a part of it, for up to 3 frames in a row",
     ),
     value("--partial", real(0, 1, above=True), 1.0, "fraction of the training frames to use"),
     switch("--fast_train", "use only --fast_partial of the clips in the epochs before --fast_train_epoch"),
     value("--fast_partial", real(0, 1, above=True), 0.4, "fraction of the clips while --fast_train lasts"),
     value("--fast_train_epoch", whole(0), 5, "number of epochs that --fast_train lasts"),
+    choice(
+        "--mse_weights", ["psnr", "even"], "psnr",
+        "weights of the frames in the MSE: the inverse of a frame's own MSE, so that the mean PSNR rises "
+        "fastest, or even",
+    ),
     choice("--optim", ["Adam", "AdamW"], "AdamW", "optimizer"),
     value("--weight_decay", real(0), 0.2, "weight decay: decoupled in AdamW, an L2 penalty in Adam"),
     value("--lr", real(0, above=True), 0.002, "highest learning rate"),
@@ -149,6 +166,10 @@ TEST = (
         "score z = 0, one sample of z, the best and the mean of N, and how much of z is used; show some",
         {"type": whole(1), "metavar": "N"},
     ),
+    value(
+        "--pose_dropout", real(0, 1), 0.0,
+        "score with this fraction of the poses blank, too, and say what is lost",
+    ),
     switch("--drift", "score frames predicted from the true last frame, too, and the drift"),
     switch("--test", "accepted because the course lab's command has it; Tester always tests"),
 )  # fmt: skip
@@ -184,30 +205,16 @@ NOT_INHERITED = {
 RECIPES = {
     "default": {},
     "lab": {
-        "arch": "lab",
-        "optim": "Adam",
-        "weight_decay": 0.0,
-        "lr": 0.001,
-        "lr_schedule": "step",
-        "lr_warmup": 0,
-        "batch_size": 2,
-        "train_vi_len": 16,
-        "start_vi_len": 16,
-        "tfr_sde": 10,
-        "kl_anneal_cycle": 10,
-        "kl_anneal_ratio": 1.0,
-        "kl_anneal_start": KL_ANNEAL_START,
-        "clips": "in_order",
-        "first_frame": "clip",
-        "augment": "none",
-        "tfr": 1.0,
-        "kl_reduction": "sum",
-        "z_dropout": 0.0,
-        "per_val": 1,
-        "z": "sample",
-        "precision": "fp32",
+        "arch": "lab", "optim": "Adam", "weight_decay": 0.0,
+        "lr": 0.001, "lr_schedule": "step", "lr_warmup": 0,
+        "batch_size": 2, "train_vi_len": 16, "start_vi_len": 16,
+        "clips": "in_order", "first_frame": "clip", "augment": "none",
+        "tfr": 1.0, "tfr_sde": 10,
+        "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": KL_ANNEAL_START,
+        "kl_reduction": "sum", "z_dropout": 0.0, "mse_weights": "even",
+        "per_val": 1, "z": "sample", "fill_poses": 0, "precision": "fp32",
     },
-}
+}  # fmt: skip
 
 
 def trainer_parser() -> Parser:

@@ -3,9 +3,10 @@
 Nothing here waits for the device except `TrainingStep.read`, so that a GPU is never idle between two steps.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from utils import to_float
 
@@ -13,8 +14,11 @@ from . import distributed
 from .augment import augment
 from .device import autocast
 from .graph import Graphed
+from .pose_dropout import drop_poses
 
 MAX_GRAD_NORM = 1.0
+LARGEST_WEIGHT = 5.0  # of a frame, so that a few easy frames do not outweigh all others
+SMALLEST_MSE = 1e-5  # 50 dB
 
 
 def kl_criterion(mu: Tensor, logvar: Tensor, batch_size: int) -> Tensor:
@@ -36,6 +40,7 @@ def clip_loss(
     logvar: Tensor,
     beta: Tensor | float,
     kl_reduction: str,
+    mse_weights: str = "even",
     from_posterior: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of a clip, a mean over the batch: sum over time of the MSE + beta * KL (docs/contract.md, "Loss").
@@ -48,14 +53,23 @@ def clip_loss(
             is the evidence lower bound. For a decoder N(predicted, s^2 I) of D values a frame, the negative
             ELBO divided by D / (2 s^2) is MSE + (2 s^2 / D) * KL, and the s^2 that maximizes the ELBO is the
             MSE itself (Rybkin et al. 2021, optimal sigma-VAE).
+        mse_weights: of the frames: "even", or "psnr", the mean MSE divided by the frame's own, at most
+            `LARGEST_WEIGHT`, then all divided by their mean. The gradient has the direction of that of the
+            mean PSNR, and of an ELBO in which s^2 of each frame is its own MSE.
         from_posterior: `(B,)`, 1 for clips with z from the posterior, 0 for those with z = 0, which have no
             KL; all from the posterior if not given.
 
     Returns:
-        loss, mse, kl: scalars; `kl` without beta, a mean over the clips with z from the posterior.
+        loss, mse, kl: scalars; `mse` with even weights; `kl` without beta, a mean over the clips with z from
+        the posterior.
     """
     steps, values = predicted.shape[1], predicted[0, 0].numel()
-    mse = mse_loss(predicted.float(), truth) * steps
+    by_frame = (predicted.float() - truth).square().mean(dim=(2, 3, 4))
+    mse = error = by_frame.mean() * steps
+    mean = distributed.all_mean(mse.detach()) / steps
+    if mse_weights == "psnr":
+        weights = (mean / (by_frame.detach() + SMALLEST_MSE)).clamp(max=LARGEST_WEIGHT)
+        error = (weights * by_frame).mean() * steps / distributed.all_mean(weights.mean())
     mu, logvar, share = mu.float(), logvar.float(), 1.0
     if from_posterior is not None:
         mu, logvar = (value * from_posterior[:, None, None, None, None] for value in (mu, logvar))
@@ -64,8 +78,8 @@ def clip_loss(
     if kl_reduction == "mean":
         kl = kl * (1 / mu[0, 0].numel())
     elif kl_reduction == "elbo":
-        kl = kl * (2 * distributed.all_mean(mse.detach()) / steps / values)
-    return mse + beta * share * kl, mse, kl
+        kl = kl * (2 * mean / values)
+    return error + beta * share * kl, mse, kl
 
 
 def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
@@ -100,7 +114,7 @@ class TrainingStep:
     Args:
         model: the `VAE_Model`.
         optimizer: from `make_optimizer`.
-        args: `precision, kl_reduction, z_dropout, augment`.
+        args: `precision, kl_reduction, mse_weights, z_dropout, augment, pose_dropout, first_frame`.
         parallel: a wrapper of the model with the same forward, if several processes share a step.
 
     Attributes:
@@ -113,8 +127,10 @@ class TrainingStep:
         self.model, self.optimizer = model, optimizer
         self.forward = parallel or model
         self.updates = 0
-        self.precision, self.kl_reduction = args.precision, args.kl_reduction
-        self.z_dropout = args.z_dropout
+        self.precision = args.precision
+        self.loss = partial(clip_loss, kl_reduction=args.kl_reduction, mse_weights=args.mse_weights)
+        self.z_dropout, self.pose_dropout = args.z_dropout, args.pose_dropout
+        self.first_apart = args.first_frame == "any"
         self.augmentations = () if args.augment == "none" else tuple(args.augment.split(","))
         self.device = device = next(model.parameters()).device
         self._beta = torch.zeros((), device=device)
@@ -128,11 +144,12 @@ class TrainingStep:
         records = device.type == "cuda" and parallel is None
         self._update = Graphed(self._compute) if records else self._compute
 
-    def __call__(self, frames: Tensor, poses: Tensor, lr: float, beta: float, teacher_forcing: bool) -> None:
+    def __call__(self, *clips: Tensor, lr: float, beta: float, teacher_forcing: bool) -> None:
         """One update.
 
         Args:
-            frames, poses: uint8 `(B, T, H, W, 3)` on the model's device.
+            clips: frames and poses, uint8 `(B, T, H, W, 3)`, and, for the augmentation `paste`, backgrounds,
+                uint8 `(B, H, W, 4)`, on the model's device.
             lr: learning rate.
             beta: weight of the KL term.
         """
@@ -142,7 +159,7 @@ class TrainingStep:
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-        self._update(frames, poses, teacher_forcing=teacher_forcing)
+        self._update(*clips, teacher_forcing=teacher_forcing)
         self.updates += 1
 
     def read(self) -> dict[str, float]:
@@ -156,11 +173,16 @@ class TrainingStep:
         self._sums.zero_()
         return dict(zip(("loss", "mse", "kl", "steps", "skipped", "skipped_in_a_row"), sums, strict=True))
 
-    def _compute(self, frames: Tensor, poses: Tensor, teacher_forcing: bool) -> None:
+    def _compute(
+        self, frames: Tensor, poses: Tensor, backgrounds: Tensor | None = None, *, teacher_forcing: bool
+    ) -> None:
         """The update, without any work on the host."""
         frames, poses = to_float(frames), to_float(poses)
+        backgrounds = None if backgrounds is None else to_float(backgrounds)
         if self.augmentations:
-            frames, poses = augment(frames, poses, self.augmentations)
+            frames, poses = augment(frames, poses, self.augmentations, backgrounds, self.first_apart)
+        if self.pose_dropout:
+            poses = drop_poses(poses, self.pose_dropout)
         batch, length, _, height, width = frames.shape
         latents = length - 1, *self.model.latent_shape(height, width)
         noise = distributed.draw(torch.randn, batch, *latents, device=frames.device)
@@ -171,7 +193,7 @@ class TrainingStep:
         with autocast(self.precision, frames.device):
             predicted, mu, logvar = self.forward(frames, poses, teacher_forcing, noise, from_posterior)
         truth = frames[:, 1:]
-        losses = clip_loss(predicted, truth, mu, logvar, self._beta, self.kl_reduction, from_posterior)
+        losses = self.loss(predicted, truth, mu, logvar, self._beta, from_posterior=from_posterior)
         self.optimizer.zero_grad()
         losses[0].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)

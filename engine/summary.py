@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,12 +16,13 @@ KL_SCALES = {
 }
 
 
-def run_summary(args, model: nn.Module, device: torch.device, steps: int) -> str:
-    """The model and how it is trained in one line, the schedules in the next, and what they cannot do.
+def run_summary(args, model: nn.Module, device: torch.device, steps: int, backgrounds=None) -> str:
+    """The model and how it is trained in one line, the schedules in the next, and what cannot be done.
 
     Args:
         args: all flags of the run.
         steps: of the first epoch.
+        backgrounds: of the shots, if the person is pasted on them: uint8 `(shots, H, W, 4)`.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     first, last = clip_length(args, 0.0), clip_length(args, 1.0)
@@ -36,7 +38,13 @@ def run_summary(args, model: nn.Module, device: torch.device, steps: int) -> str
         f"validation every {every}; results in {args.save_root}",
         f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}{course}",
     ]
-    return "\n".join([*lines, *idle_schedules(args)])
+    return "\n".join([*lines, *idle_schedules(args), *_missing_backgrounds(backgrounds)])
+
+
+def _missing_backgrounds(backgrounds: np.ndarray | None) -> list[str]:
+    if backgrounds is None or not (missing := sum(not picture[..., 3].any() for picture in backgrounds)):
+        return []
+    return [f"--augment paste: {missing} of {len(backgrounds)} shots have no steady background"]
 
 
 def _span(first: int, last: int) -> str:

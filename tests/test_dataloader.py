@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import dataloader
 from dataloader import TrainingClips, clip_starts, load_test_sequences, validation_sequence
@@ -17,7 +18,7 @@ def flags(root, **changes):
     defaults = {
         "DR": root, "num_workers": 2, "frame_H": 8, "frame_W": 16, "val_vi_len": 6, "partial": 1.0,
         "train_vi_len": 4, "batch_size": 2, "clips": "shuffled", "first_frame": "clip", "seed": 0,
-        "fast_train": False, "recipe": "default",
+        "fast_train": False, "recipe": "default", "augment": "none", "fill_poses": 0,
         "fast_partial": 0.5, "fast_train_epoch": 2,
     }  # fmt: skip
     return SimpleNamespace(**(defaults | changes))
@@ -82,6 +83,31 @@ def test_clips_of_resident_pictures_are_those_that_are_copied(tmp_path):
             assert torch.equal(expected, actual)
 
 
+def test_clips_for_pasting_come_with_the_background_of_their_shot(tmp_path):
+    root = write_dataset(tmp_path, train=20)
+    rng = np.random.default_rng(0)
+    walls = rng.integers(0, 200, (2, 8, 16, 3), dtype=np.uint8)
+    for number in range(20):
+        frame, pose = walls[number // 10].copy(), np.full((8, 16, 3), 255, np.uint8)
+        frame[2:6, number % 10 : number % 10 + 3] = 255
+        pose[2:6, number % 10 + 1] = 0
+        Image.fromarray(frame).save(root / f"train/train_img/frame{number:06d}.png")
+        Image.fromarray(pose).save(root / f"train/train_label/frame{number:06d}.png")
+    for kind in ("img", "label"):  # a jump in the numbers is a new shot
+        for number in range(10, 20):
+            path = root / f"train/train_{kind}/frame{number:06d}.png"
+            path.rename(path.with_name(f"frame{number + 100:06d}.png"))
+    clips = TrainingClips(flags(root, augment="turn,paste", first_frame="any"))
+    indices = np.array([[3, 5, 6, 7], [18, 11, 12, 13]])
+    for resident in (False, True):
+        device_clips = dataloader.DeviceClips(clips, "cpu")
+        if resident:
+            device_clips.make_resident()
+        frames, poses, backgrounds = device_clips.load(indices)
+        assert frames.shape == poses.shape == (2, 4, 8, 16, 3)
+        assert np.array_equal(backgrounds[..., :3], walls) and (backgrounds[..., 3] == 255).all()
+
+
 @pytest.mark.parametrize("first_frame", ["clip", "any"])
 def test_ranks_share_the_steps_of_one_rank_with_a_larger_batch(tmp_path, first_frame):
     root = write_dataset(tmp_path, train=60)
@@ -102,7 +128,8 @@ def test_every_rank_has_a_clip_if_there_are_fewer_than_ranks(tmp_path):
 def test_first_frame_of_a_clip_comes_from_anywhere_in_its_shot(tmp_path):
     clips = TrainingClips(flags(write_dataset(tmp_path, train=40), batch_size=8, first_frame="any"))
     clips.numbers = [*range(20), *range(100, 120)]
-    clips.shot_of = [shot for shot in dataloader.shots(clips.numbers) for _ in shot]
+    clips.shots = dataloader.shots(clips.numbers)
+    clips.shot_of = np.repeat([0, 1], 20)
     firsts = set()
     for epoch in range(8):
         for clip, start in zip(clips.batches(epoch)[0], clips.order(epoch), strict=False):

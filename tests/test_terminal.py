@@ -18,12 +18,16 @@ from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_scr
 RUN = [*SMALL_UNET, "--num_epoch=3", "--device=cpu"]
 
 
-def lines_in_terminal(columns, *command):
-    """The lines that a command leaves in a terminal of a width, long lines wrapped."""
+def lines_in_terminal(columns, folder, script, *arguments):
+    """The lines that a script, called in a folder, leaves in a terminal of a width, long lines wrapped."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=follower, stderr=follower, env=one_thread(), cwd=ROOT
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        stdout=follower,
+        stderr=follower,
+        env=one_thread(),
+        cwd=folder,
     )
     os.close(follower)
     output = b""
@@ -48,7 +52,7 @@ def lines_in_terminal(columns, *command):
 
 @pytest.mark.parametrize("columns", [80, 100, 140])
 def test_run_of_three_epochs_takes_few_lines(dataset, tmp_path, columns):
-    lines = lines_in_terminal(columns, "Trainer.py", "--DR", dataset, "--save_root", tmp_path, *RUN)
+    lines = lines_in_terminal(columns, tmp_path, "Trainer.py", "--DR", dataset, "--save_root", "run", *RUN)
     assert len(lines) < 20, lines
     epochs = [line for line in lines if line.startswith("(train")]
     assert len(epochs) == 3 and all(len(line) < columns and "100%" in line for line in epochs)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ from tests.helpers import (
 from tools import plain_reference
 from utils import to_float
 
-DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6)
+DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6, fill_poses=0)
 
 
 def render(dataset, folder, ckpt, *flags):
@@ -163,6 +164,39 @@ def test_samples_say_how_much_of_z_is_used_and_are_shown(dataset, ckpt, tmp_path
     with Image.open(tmp_path / "alive" / "samples_seq1.gif") as gif:
         assert gif.n_frames == 6
     assert (tmp_path / "alive" / "samples_sheet_seq2.png").exists()
+
+
+def test_pose_dropout_scores_a_rollout_in_which_some_poses_are_blank(dataset, ckpt, tmp_path, capsys):
+    flags = ["--pose_dropout=0.5", "--no-make_gif", "--precision=fp32"]
+    results = render(dataset, tmp_path, ckpt, *flags)
+    printed = capsys.readouterr().out
+    for sequence in results["sequences"]:
+        scores = sequence["pose_dropout"]
+        assert 0 < scores["blank poses"] < 6
+        assert scores["PSNR"] == pytest.approx(sequence["psnr"] - scores["loss"], abs=1e-3)
+        assert scores["loss"] != 0 and scores["loss in the frames of blank poses"] != 0
+        assert f"PSNR: {scores['PSNR']:.6g}" in printed
+    assert render(dataset, tmp_path, ckpt, *flags) == results, "drawn by the seed"
+    assert render(dataset, tmp_path, ckpt, *flags, "--seed=1") != results
+    whole = render(dataset, tmp_path, ckpt, "--pose_dropout=1", "--no-make_gif", "--precision=fp32")
+    assert whole["sequences"][0]["pose_dropout"]["blank poses"] == 5
+
+
+def test_lost_poses_are_filled_from_their_neighbours(dataset, ckpt, tmp_path):
+    """A video with a blank pose is that with the pose before it, unless filling is off."""
+    blank, held = tmp_path / "blank", tmp_path / "held"
+    for data in (blank, held):
+        shutil.copytree(dataset, data, ignore=shutil.ignore_patterns(".frame_cache"))
+    for label in ("0", "1"):
+        lost, before = sorted((blank / "test/test_label" / label).glob("*.png"))[3:1:-1]
+        shutil.copy(before, held / lost.relative_to(blank))
+        Image.new("RGB", (WIDTH, HEIGHT), "white").save(lost)
+    flags = ["--no-make_gif", "--precision=fp32"]
+    results = [
+        render(data, tmp_path / "out", ckpt, *flags, f"--fill_poses={count}")["average"]["psnr"]
+        for data, count in ((blank, 0), (blank, 1), (held, 0))
+    ]
+    assert results[1] == results[2] != results[0]
 
 
 def test_drift_compares_the_rollout_with_frames_made_from_true_ones(

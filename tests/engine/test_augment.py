@@ -5,7 +5,7 @@ from engine.augment import KINDS, augment
 from tests.helpers import random_clips
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "paste"])
 def test_frames_and_poses_of_a_clip_change_together_and_clips_apart(kind):
     torch.manual_seed(0)
     picture = torch.zeros(3, 32, 64)

@@ -95,10 +95,10 @@ def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
         "import os, Trainer\n"
         "from engine import console\n"
         "step = Trainer.TrainingStep.__call__\n"
-        "def fail(self, *arguments):\n"
+        "def fail(self, *arguments, **settings):\n"
         "    if os.environ['RANK'] == '1':\n"
         "        raise console.UserError('the disk of this machine is full')\n"
-        "    step(self, *arguments)\n"
+        "    step(self, *arguments, **settings)\n"
         "Trainer.TrainingStep.__call__ = fail\n"
         "console.run(Trainer.main)\n"
     )

@@ -16,7 +16,7 @@ from utils import to_float
 
 FLAGS = {
     "optim": "Adam", "lr": 0.001, "weight_decay": 0.0, "precision": "fp32", "kl_reduction": "sum",
-    "augment": "none", "z_dropout": 0.0,
+    "augment": "none", "mse_weights": "even", "z_dropout": 0.0, "pose_dropout": 0.0, "first_frame": "clip",
 }  # fmt: skip
 
 
@@ -28,13 +28,13 @@ class Step:
         self.model, self.optimizer, self.lr = model, self.inner.optimizer, args.lr
 
     def __call__(self, frames, poses, beta, teacher_forcing):
-        self.inner(frames, poses, self.lr, beta, teacher_forcing)
+        self.inner(frames, poses, lr=self.lr, beta=beta, teacher_forcing=teacher_forcing)
         return self.inner.read()
 
     def without_finite_gradient(self, frames, poses, value=math.nan):
         """An update whose loss and gradient are `value`."""
         handle = self.model.Generator.register_forward_hook(lambda _module, _inputs, output: output * value)
-        self.inner(frames, poses, self.lr, 1.0, True)
+        self.inner(frames, poses, lr=self.lr, beta=1.0, teacher_forcing=True)
         handle.remove()
 
 
@@ -109,6 +109,31 @@ def test_elbo_reduction_is_the_bound_of_a_decoder_with_the_best_variance():
         torch.testing.assert_close(parameter.grad, gradient * scale * clipped, rtol=1e-3, atol=1e-6)
 
 
+def test_psnr_weights_give_the_gradient_of_the_mean_psnr():
+    frames, _ = random_clips(batch=3, length=4)
+    truth = frames[:, 1:]
+    offsets = torch.tensor([0.06, 0.1, 0.16])[:, None, None, None, None] * torch.ones_like(truth)
+    predicted = (truth + offsets).requires_grad_()
+    zeros = torch.zeros(3, 3, 4, 8, 16)
+    loss, mse, _ = clip_loss(predicted, truth, zeros, zeros, 0.0, "sum", "psnr")
+    (gradient,) = torch.autograd.grad(loss, predicted)
+    by_frame = (predicted - truth).square().mean(dim=(2, 3, 4))
+    psnr = (-10 * by_frame.log10()).mean()
+    (expected,) = torch.autograd.grad(-psnr, predicted)
+    torch.testing.assert_close(gradient / gradient.norm(), expected / expected.norm(), rtol=1e-2, atol=1e-5)
+    assert mse.item() == pytest.approx(3 * by_frame.mean().item(), rel=1e-5)
+
+
+def test_a_frame_without_an_error_has_a_weight_of_five_at_most():
+    truth = random_clips(batch=2, length=3)[0][:, 1:]
+    offsets = torch.tensor([0.0, 0.1])[:, None, None, None, None]
+    zeros = torch.zeros(2, 2, 4, 8, 16)
+    loss, mse, _ = clip_loss(truth + offsets, truth, zeros, zeros, 0.0, "sum", "psnr")
+    assert loss.item() < 5 * mse.item()
+    loss, *_ = clip_loss(truth + 1e-4 * offsets, truth, zeros, zeros, 0.0, "sum", "psnr")
+    assert math.isfinite(loss.item())
+
+
 def test_clips_with_z_0_are_painted_as_in_generation_and_have_no_kl():
     clips = random_uint8_clips(batch=3, length=4)
     frames, poses = map(to_float, clips)
@@ -129,7 +154,7 @@ def test_kl_counts_for_the_clips_with_z_from_the_posterior():
     noise = noise_of_a_step(0, batch=4, length=3)
     chosen = torch.tensor([1.0, 0.0, 0.0, 1.0])
     predicted, mu, logvar = model(frames, poses, True, noise, chosen)
-    loss, mse, kl = clip_loss(predicted, frames[:, 1:], mu, logvar, 0.5, "sum", chosen)
+    loss, mse, kl = clip_loss(predicted, frames[:, 1:], mu, logvar, 0.5, "sum", from_posterior=chosen)
     assert kl.item() == pytest.approx(kl_criterion(mu[[0, 3]], logvar[[0, 3]], 2).item(), rel=1e-5)
     assert loss.item() == pytest.approx((mse + 0.5 * kl / 2).item(), rel=1e-5)
     whole, *_ = model(frames, poses, True, noise)
@@ -171,7 +196,7 @@ def test_read_returns_the_sums_since_the_last_read_without_skipped_updates():
     losses = [read_each_time(frames, poses, 0.5, False)["loss"] for _ in range(3)]
     torch.manual_seed(3)
     for _ in range(3):
-        read_once.inner(frames, poses, 0.001, 0.5, False)
+        read_once.inner(frames, poses, lr=0.001, beta=0.5, teacher_forcing=False)
     read_once.without_finite_gradient(frames, poses)
     stats = read_once.inner.read()
     assert stats["loss"] == pytest.approx(sum(losses), rel=1e-5)
@@ -184,7 +209,7 @@ def test_longest_row_of_skipped_updates_is_reported():
     for count in (2, 9, 1):
         for _ in range(count):
             step.without_finite_gradient(frames, poses)
-        step.inner(frames, poses, 0.001, 1.0, True)
+        step.inner(frames, poses, lr=0.001, beta=1.0, teacher_forcing=True)
     stats = step.inner.read()
     assert (stats["skipped"], stats["skipped_in_a_row"]) == (12, 9)
     assert step.inner.read()["skipped_in_a_row"] == 9

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +60,13 @@ def test_schedules_that_would_act_after_the_run_are_named(flags, words):
     lines = idle_schedules(options.trainer_args([*NEEDED, *flags]))
     assert len(lines) == (1 if words else 0)
     assert all(word in lines[0] for word in words)
+
+
+def test_shots_without_a_background_are_counted():
+    backgrounds = np.full((3, 4, 4, 4), 255, np.uint8)
+    args = options.trainer_args(NEEDED)
+    known = run_summary(args, VAE_Model(args), torch.device("cpu"), 75, backgrounds)
+    assert len(known.split("\n")) == 2
+    backgrounds[1, ..., 3] = 0
+    text = run_summary(args, VAE_Model(args), torch.device("cpu"), 75, backgrounds)
+    assert text.split("\n")[2] == "--augment paste: 1 of 3 shots have no steady background"

@@ -115,9 +115,9 @@ class Side:
             batches = map(DeviceClips(data, self.device).load, data.batches(0))
         else:
             batches = plain_reference.clip_loader(self.args)
-        for frames, poses in batches:
-            self.update(frames.to(self.device), poses.to(self.device))
-            count += len(frames)
+        for clips in batches:
+            self.update(*(pictures.to(self.device) for pictures in clips))
+            count += len(clips[0])
         return count / (now(self.device) - began)
 
     def cold_epoch(self) -> float:
