@@ -81,11 +81,15 @@ class Checkpoints:
     def restore(self, path: Path, checkpoint: dict) -> int:
         """Continue from a checkpoint that `read` returned; returns the next epoch.
 
-        A checkpoint of the course lab brings its weights and its epoch alone.
+        A checkpoint of the course lab brings its weights and its epoch alone. The state of another optimizer
+        than `--optim` is left out.
         """
         load_weights(self.step.model, path, checkpoint)
         if is_complete(checkpoint):
-            load_optimizer(self.step.optimizer, checkpoint["optimizer"])
+            if (former := checkpoint["args"]["optim"]) == self.args.optim:
+                load_optimizer(self.step.optimizer, checkpoint["optimizer"])
+            else:
+                print(f"{path}: trained with --optim {former}; {self.args.optim} starts without a state")
             self.step.updates = checkpoint["step"]
             self.history.load_state_dict(checkpoint["history"])
             restore_rng(checkpoint["rng"], self.step.device)

@@ -98,8 +98,11 @@ TRAINING = (
         "weights of the frames in the MSE: the inverse of a frame's own MSE, so that the mean PSNR rises "
         "fastest, or even",
     ),
-    choice("--optim", ["Adam", "AdamW"], "AdamW", "optimizer"),
-    value("--weight_decay", real(0), 0.2, "weight decay: decoupled in AdamW, an L2 penalty in Adam"),
+    choice(
+        "--optim", ["Adam", "AdamW", "Muon"], "Muon",
+        "optimizer; Muon orthogonalizes the updates of convolutions, and updates the rest as AdamW does",
+    ),
+    value("--weight_decay", real(0), 0.2, "weight decay: an L2 penalty in Adam, decoupled in the others"),
     value("--lr", real(0, above=True), 0.002, "highest learning rate"),
     choice(
         "--lr_schedule", ["cosine", "step", "constant"], "cosine",

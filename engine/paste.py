@@ -12,6 +12,10 @@ SHARE = 0.2  # of the clips
 LOG_SCALE = (-0.3, 1.1)
 THINNED_FROM = 1.25  # size from which the lines of a pose are made thin again
 MOVE = (0.5, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
+FAINT = 0.1  # ink from which a line is drawn
+# Estimators often lose a limb that leaves the picture: the fraction of bodies beyond the upper or lower edge
+# whose pose is lost near it, and how far from it at most, as fractions of the height.
+LOST_AT_EDGE, LOST_ABOVE, LOST_BELOW = 0.5, 0.6, 0.4
 # Differences from the background, in [0, 1], at which a pixel begins to be changed by the person or their
 # shadow and surely is, and at which it begins to show nothing but the person and surely does.
 CHANGED, OPAQUE = (0.04, 0.12), (0.1, 0.25)
@@ -47,7 +51,7 @@ def _paste(frames: Tensor, poses: Tensor, backgrounds: Tensor) -> tuple[Tensor, 
     layer = _warped(torch.cat([light, opaque], dim=2), matrix)
     ink = _warped(1 - poses, matrix)
     enlarged = (size > THINNED_FROM)[:, None, None, None, None]
-    new_poses = 1 - torch.where(enlarged, _thinned(ink), ink)
+    new_poses = 1 - _lost_at_edges(torch.where(enlarged, _thinned(ink), ink))
     erased = torch.lerp(frames, colour.expand_as(frames), person)
     new_frames = (erased * (1 - layer[:, :, 3:]) + layer[:, :, :3]).clamp(0, 1)
     chosen = chosen[:, None, None, None, None]
@@ -111,6 +115,21 @@ def _thinned(ink: Tensor) -> Tensor:
     ridge = (flat >= beside[0]) | (flat >= beside[1])
     strong = flat > 0.5 * max_pool2d(flat, 5, stride=1, padding=2)  # not the end of a ridge across a line
     return ink * (ridge & strong).view(*ink.shape[:2], 1, *ink.shape[3:])
+
+
+def _lost_at_edges(ink: Tensor) -> Tensor:
+    """Erase what is near the upper and the lower edge of some clips whose bodies reach beyond it."""
+    count, height, device = len(ink), ink.shape[-2], ink.device
+    rows = torch.arange(height, device=device)
+
+    def depth(edge_row: int, most: float) -> Tensor:
+        lost, far = (draw(torch.rand, count, device=device) for _ in range(2))
+        reaches = ink[:, :, :, edge_row].amax(dim=(1, 2, 3)) > FAINT
+        return (reaches & (lost < LOST_AT_EDGE)) * far * most * height
+
+    above, below = depth(0, LOST_ABOVE)[:, None], depth(-1, LOST_BELOW)[:, None]
+    kept = (rows >= above) & (rows <= height - 1 - below)
+    return ink * kept[:, None, None, :, None]
 
 
 def _warped(pictures: Tensor, matrix: Tensor) -> Tensor:

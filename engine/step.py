@@ -14,8 +14,10 @@ from . import distributed
 from .augment import augment
 from .device import autocast
 from .graph import Graphed
+from .muon import Muon
 from .pose_dropout import drop_poses
 
+OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "Muon": Muon}
 MAX_GRAD_NORM = 1.0
 LARGEST_WEIGHT = 5.0  # of a frame, so that a few easy frames do not outweigh all others
 SMALLEST_MSE = 1e-5  # 50 dB
@@ -83,7 +85,7 @@ def clip_loss(
 
 
 def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), by `--optim`.
+    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019) or `Muon`, by `--optim`.
 
     Fused: one launch for all parameters, and an update can be skipped on the device. On CUDA its learning
     rate is a tensor, which a recorded graph reads anew in each replay.
@@ -91,8 +93,9 @@ def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
     device = next(model.parameters()).device
     on_cuda = device.type == "cuda"
     lr = torch.tensor(args.lr, device=device) if on_cuda else args.lr
-    kind = getattr(torch.optim, args.optim)
-    return kind(model.parameters(), lr=lr, weight_decay=args.weight_decay, fused=True, capturable=on_cuda)
+    return OPTIMIZERS[args.optim](
+        model.parameters(), lr=lr, weight_decay=args.weight_decay, fused=True, capturable=on_cuda
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

@@ -53,7 +53,9 @@ def assert_same(one, other, where=""):
         assert same, where
 
 
-@pytest.fixture(scope="module", params=["--arch=lab --precision=fp32", "--arch=unet --precision=bf16"])
+@pytest.fixture(
+    scope="module", params=["--arch=lab --precision=fp32", "--arch=unet --precision=bf16 --optim=Muon"]
+)
 def whole_run(request, dataset, tmp_path_factory):
     folder, flags = tmp_path_factory.mktemp("whole"), request.param.split()
     Trainer.main(command(dataset, folder, *FLAGS, *flags))
@@ -88,6 +90,17 @@ def test_ckpt_path_branches_off_into_another_folder(whole_run, dataset, tmp_path
     assert_same(checkpoint.read(tmp_path / "last.ckpt")["state_dict"],
                 checkpoint.read(whole / "last.ckpt")["state_dict"])  # fmt: skip
     assert (tmp_path / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [("AdamW", "Muon"), ("Muon", "AdamW")])
+def test_another_optimizer_starts_without_a_state_and_says_so(dataset, tmp_path, capsys, first, second):
+    Trainer.main(command(dataset, tmp_path / "run", *SMALL_RUN, f"--optim={first}"))
+    branch = ["--ckpt_path", str(tmp_path / "run" / "last.ckpt"), f"--optim={second}", "--num_epoch=2"]
+    Trainer.main(command(dataset, tmp_path / "branch", *branch, "--device=cpu"))
+    assert (
+        f"last.ckpt: trained with --optim {first}; {second} starts without a state" in capsys.readouterr().out
+    )
+    assert checkpoint.read(tmp_path / "branch" / "last.ckpt")["last_epoch"] == 1
 
 
 def test_resume_goes_on_to_more_epochs_and_a_finished_run_has_nothing_to_do(dataset, tmp_path, capsys):

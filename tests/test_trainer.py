@@ -92,6 +92,7 @@ BASE = ["--num_epoch=2", "--tfr=0", "--lr_schedule=cosine", "--lr_warmup=50", "-
 CHANGES = [
     ["--lr=0.01"],
     ["--optim=AdamW", "--weight_decay=0.1"],
+    ["--optim=Muon"],
     ["--weight_decay=0.1"],
     ["--lr_schedule=constant", "--lr_warmup=0"],
     ["--lr_warmup=0"],

@@ -127,3 +127,23 @@ def test_masks_hold_the_body_and_no_far_noise():
     mask = person_masks(frames, poses, background[:, None, :3])[0][0, 0, 0]
     assert (mask[9:23, 31:35] == 1).all()
     assert not mask[:6, :10].any() and not mask[:, 45:].any()
+
+
+def test_poses_of_bodies_beyond_an_edge_are_lost_near_it_while_their_frames_stay(monkeypatch):
+    monkeypatch.setattr(paste_module, "SHARE", 1.0)
+    clips = to_clips(*video([28, 29], wall()), known(wall()), 60)
+    pasted = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(paste_module, "LOST_AT_EDGE", share)
+        torch.manual_seed(0)
+        pasted.append(paste(*clips, first_apart=False))
+    (frames, whole), (same_frames, cut) = pasted
+    assert torch.equal(frames, same_frames)
+    rows_of_ink = ((1 - whole).amax(dim=(2, 4)) > 0.1, (1 - cut).amax(dim=(2, 4)) > 0.1)
+    touches = rows_of_ink[0][:, :, [0, -1]].any(dim=(1, 2))
+    changed = (whole != cut).flatten(1).any(dim=1)
+    assert 10 < changed.sum() < 60 and not (changed & ~touches).any()
+    assert torch.equal(cut[cut != whole], torch.ones_like(cut[cut != whole]))  # erased, never added
+    for before, after in zip(*(rows[changed] for rows in rows_of_ink), strict=True):
+        lost = (before & ~after).any(dim=0)
+        assert lost[0] or lost[-1]

@@ -161,7 +161,7 @@ def test_kl_counts_for_the_clips_with_z_from_the_posterior():
     assert torch.equal(predicted[[0, 3]], whole[[0, 3]]) and not torch.equal(predicted, whole)
 
 
-@pytest.mark.parametrize("optim", ["Adam", "AdamW"])
+@pytest.mark.parametrize("optim", ["Adam", "AdamW", "Muon"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_falls(optim, precision):
     frames, poses = random_uint8_clips()
@@ -172,10 +172,11 @@ def test_loss_falls(optim, precision):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("optim", ["Adam", "Muon"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_update_that_is_not_finite_changes_nothing_and_is_counted(value):
+def test_update_that_is_not_finite_changes_nothing_and_is_counted(value, optim):
     frames, poses = random_uint8_clips()
-    model, step = make_step()
+    model, step = make_step(optim=optim)
     step(frames, poses, 1.0, True)
     before = copy.deepcopy([list(model.parameters()), step.optimizer.state_dict()["state"]])
     step.without_finite_gradient(frames, poses, value)

@@ -17,7 +17,7 @@ def summary_of(*flags):
 def test_summary_says_what_runs_by_default():
     text = summary_of("--precision=bf16")
     for words in (
-        "unet, 518,632 parameters, AdamW, bf16 on cpu",
+        "unet, 518,632 parameters, Muon, bf16 on cpu",
         "clips of 3 to 16 frames, 10 to 2 a step, 75 steps an epoch",
         "validation every 5 epochs; results in run",
         "teacher forcing 1 to 0 until 20%",
