@@ -212,7 +212,7 @@ def test_wrong_flag_in_a_study_is_refused_before_any_run(dataset, file, tmp_path
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("name", ["report", "recipe"])
+@pytest.mark.parametrize("name", sorted(study.STUDIES))
 def test_studies_that_come_along_hold_flags_that_trainer_knows(name, tmp_path):
     runs = study.read_study(name)
     assert len(runs) > 3
