@@ -17,12 +17,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import utils
 from dataloader import load_test_sequences
 from engine import checkpoint, evaluate, files, folder
-from engine.device import keep_pages, select_device
+from engine.device import keep_pages, on_device, select_device
 from engine.evaluate import Sequence
 from engine.progress import Progress
 from modules import VAE_Model
@@ -36,22 +35,22 @@ def main(argv: list[str] | None = None) -> None:
     device = select_device(args)
     model = VAE_Model(args)
     checkpoint.load_weights(model, args.ckpt_path, stored)
-    model.to(device, memory_format=torch.channels_last)
+    on_device(model, args, device)
 
     sequences = load_test_sequences(args)
     frames = max(len(sequence.poses) for sequence in sequences) - 1
     what = f"rendering {len(sequences)} sequences"
     with Progress(total=frames, descriptions=(what,), unit="frame") as bar:
-        evaluate.render(model, sequences, args.precision, args.z == "sample", args.seed, bar.update)
+        evaluate.render(model, sequences, args, bar.update)
     with_truth = [sequence for sequence in sequences if sequence.truth is not None]
     for sequence in with_truth:
         evaluate.score(sequence)
         if args.drift:
-            evaluate.score_drift(model, sequence, args.precision)
+            evaluate.score_drift(model, sequence, args)
     if args.pose_dropout and with_truth:
-        evaluate.score_pose_dropout(model, with_truth, args.pose_dropout, args.precision, args.seed)
+        evaluate.score_pose_dropout(model, with_truth, args)
     if args.samples and with_truth:
-        evaluate.score_samples(model, with_truth, args.samples, args.precision, args.seed)
+        evaluate.score_samples(model, with_truth, args)
 
     print_scores(sequences)
     for number, sequence in enumerate(sequences, 1):

@@ -21,7 +21,7 @@ import utils
 from dataloader import DeviceClips, TrainingClips, validation_sequence
 from engine import checkpoint, distributed, evaluate, folder, summary
 from engine.console import Stopped, UserError
-from engine.device import gpu_count, keep_pages, select_device
+from engine.device import gpu_count, keep_pages, on_device, select_device
 from engine.history import History
 from engine.progress import Progress
 from engine.schedules import Budget, epoch_plan, kl_annealing, learning_rate
@@ -137,7 +137,7 @@ class Run:
 
 def new_model(args, device: torch.device) -> VAE_Model:
     """A model on the device, its weights at random."""
-    model = VAE_Model(args).to(device, memory_format=torch.channels_last)
+    model = on_device(VAE_Model(args), args, device)
     return distributed.sync_batchnorm(model, device)
 
 

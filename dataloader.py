@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from engine.augment import OVER_BACKGROUND
 from engine.background import backgrounds
 from engine.console import UserError
 from engine.evaluate import Sequence
@@ -79,8 +80,8 @@ class TrainingClips:
             for kind, files in (("img", images), ("label", labels))
         )
         # uint8 (shots, H, W, 4), see engine.background
-        pastes = "paste" in args.augment.split(",")
-        self.backgrounds = backgrounds(self.frames, self.poses, self.shots) if pastes else None
+        needed = OVER_BACKGROUND & set(args.augment.split(","))
+        self.backgrounds = backgrounds(self.frames, self.poses, self.shots) if needed else None
         if not len(clip_starts(self.numbers, args.train_vi_len, None)):
             raise UserError(
                 f"{args.DR / 'train'}: no {args.train_vi_len} frames in a row among its {kept} "

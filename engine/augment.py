@@ -8,12 +8,12 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from .distributed import draw
 from .paste import paste
+from .placement import ROTATION, SHEAR, linear_map
 
-KINDS = ("turn", "scale", "move", "mirror", "paste")
+KINDS = ("turn", "scale", "move", "mirror", "paste", "tilt")
+OVER_BACKGROUND = {"paste", "tilt"}  # the person is changed, and the background stays
 # Fraction of the clips that is changed. The others stay sharp, because resampling blurs.
 SHARE = 0.6
-ROTATION = 0.3  # radians, either way
-SHEAR = 0.4  # sideways shift of a row, as a fraction of its distance from the middle
 LOG_SCALE = 0.5  # natural logarithm of the strongest enlargement or reduction
 MOVE = (0.4, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
 
@@ -33,41 +33,39 @@ def augment(
 
     Args:
         frames, poses: `(B, T, 3, H, W)` in [0, 1].
-        kinds: some of `KINDS`: turn (rotation and shear), scale, move, mirror.
+        kinds: some of `KINDS`: turn (rotation and shear), scale, move, mirror, and those of `engine.paste`.
+            Where the background is not known, paste does nothing, and tilt turns the whole picture.
+        backgrounds: of the clips, `(B, 4, H, W)`, for the kinds of `engine.paste`; none is known without.
+        first_apart: frame 0 of each clip is from another time.
 
     Returns:
         The same shapes.
     """
-    if "paste" in kinds and backgrounds is not None:
-        frames, poses = paste(frames, poses, backgrounds, first_apart)
+    fixed = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
+    if OVER_BACKGROUND & set(kinds) and backgrounds is not None:
+        frames, poses, fixed = paste(frames, poses, backgrounds, kinds, first_apart)
     if "mirror" in kinds:
         mirrored = draw(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
         frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
-    if set(kinds) - {"mirror", "paste"}:
-        frames, poses = _warp(frames, poses, kinds)
+    if set(kinds) - {"paste", "mirror"}:
+        turned = torch.ones_like(fixed) if "turn" in kinds else fixed & ("tilt" in kinds)
+        frames, poses = _warp(frames, poses, kinds, turned)
     return frames, poses
 
 
-def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str]) -> tuple[Tensor, Tensor]:
+def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str], turned: Tensor) -> tuple[Tensor, Tensor]:
+    """Change whole pictures; clips are turned only where `turned`, `(B,)`, is true."""
     count, (height, width) = len(frames), frames.shape[-2:]
     changed = draw(torch.rand, count, device=frames.device) < SHARE
 
-    def uniform(kind: str, limit: float) -> Tensor:
-        return limit * (kind in kinds) * changed * (2 * draw(torch.rand, count, device=frames.device) - 1)
+    def uniform(limit: float, chosen: Tensor | bool) -> Tensor:
+        return limit * (chosen & changed) * (2 * draw(torch.rand, count, device=frames.device) - 1)
 
-    angle, shear = uniform("turn", ROTATION), uniform("turn", SHEAR)
-    scale = uniform("scale", LOG_SCALE).exp()
-    across, down = (uniform("move", limit) for limit in MOVE)
-    cos, sin = angle.cos(), angle.sin()
-    # In the grid's units every picture is 2 x 2, so what turns from one axis into the other is rescaled.
-    aspect = height / width
-    matrix = torch.stack(
-        [
-            torch.stack([scale * cos, scale * (cos * shear - sin) * aspect, across], dim=1),
-            torch.stack([scale * sin / aspect, scale * (sin * shear + cos), down], dim=1),
-        ],
-        dim=1,
-    )
+    angle, shear = uniform(ROTATION, turned), uniform(SHEAR, turned)
+    scale = uniform(LOG_SCALE, "scale" in kinds).exp()
+    across, down = (uniform(limit, "move" in kinds) for limit in MOVE)
+    linear = linear_map(angle, shear, scale, height / width)
+    matrix = torch.cat([linear, torch.stack([across, down], dim=1)[:, :, None]], dim=2)
     # grid_sample pads with 0, so white is shifted to 0 while the poses are sampled.
     flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2) - 1
     grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)

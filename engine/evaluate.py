@@ -60,12 +60,14 @@ class Sequence:
 
 
 def generate(
-    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int, report=None
+    model: VAE_Model, sequences: list[Sequence], args, sample: bool = False, draw: int = 0, report=None
 ) -> list[Tensor]:
     """Generate all sequences in one batch; each `(T, 3, H, W)`, the first frame included.
 
     Args:
-        sample: draw z from the prior, by `seed`; z = 0 otherwise.
+        args: `precision, shifts, seed`.
+        sample: draw z from the prior, by the seed; z = 0 otherwise.
+        draw: number of the sample.
         report: as of `VAE_Model.generate`.
     """
     device = next(model.parameters()).device
@@ -73,18 +75,19 @@ def generate(
     # A shorter sequence repeats its last pose, and the frames of these poses are cut off.
     poses = torch.stack([to_float(sequence.filled_poses(longest)) for sequence in sequences])
     first_frames = torch.stack([to_float(s.first_frame, device) for s in sequences])
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(args.seed + draw)
     wrap_step = Graphed if device.type == "cuda" else None
-    with autocast(precision, device):
-        videos = model.generate(first_frames, poses, sample, generator, wrap_step=wrap_step, report=report)
+    with autocast(args.precision, device):
+        videos = model.generate(
+            first_frames, poses, sample, generator,
+            shifts=args.shifts, wrap_step=wrap_step, report=report,
+        )  # fmt: skip
     return [video[: len(s.poses)] for video, s in zip(videos, sequences, strict=True)]
 
 
-def render(
-    model: VAE_Model, sequences: list[Sequence], precision: str, sample: bool, seed: int, report=None
-) -> None:
-    """`generate`, into each sequence's `prediction`."""
-    videos = generate(model, sequences, precision, sample, seed, report)
+def render(model: VAE_Model, sequences: list[Sequence], args, report=None) -> None:
+    """`generate` with z as `args.z` says, into each sequence's `prediction`."""
+    videos = generate(model, sequences, args, sample=args.z == "sample", report=report)
     for sequence, video in zip(sequences, videos, strict=True):
         sequence.prediction = video
 
@@ -104,14 +107,14 @@ def validate(model: VAE_Model, sequence: Sequence, args, epoch: int, lr: float, 
     """Render the validation video and print its PSNR; returns the validation's part of the epoch's record.
 
     Args:
-        args: `precision, z, seed, save_root`.
+        args: `precision, shifts, z, seed, save_root`.
         epoch, lr: to print.
         pictures: write the GIF and the plot of this validation to `save_root`.
     """
     frames = len(sequence.poses) - 1
     descriptions = (f"(val) Epoch {epoch}, lr:{lr:.2e}",)
     with Progress(total=frames, descriptions=descriptions, unit="frame") as bar:
-        render(model, [sequence], args.precision, args.z == "sample", args.seed, bar.update)
+        render(model, [sequence], args, bar.update)
         score(sequence, ssim=False)
         loss = (sequence.prediction - sequence.truth)[1:].square().mean(dim=(1, 2, 3)).sum().item()
         psnr, by_frame = sequence.scores["psnr"], sequence.scores["psnr_by_frame"]
@@ -131,15 +134,15 @@ def validate(model: VAE_Model, sequence: Sequence, args, epoch: int, lr: float, 
     }
 
 
-def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
+def score_drift(model: VAE_Model, sequence: Sequence, args) -> None:
     """PSNR of frames that are predicted from the true last one, and what the rollout loses against them.
 
     The drift is that loss over the last `DRIFT_FRAMES` frames; a shorter sequence has none.
     """
     device = next(model.parameters()).device
     truth, poses = sequence.truth[None].to(device), to_float(sequence.filled_poses()[None], device)
-    with autocast(precision, device):
-        forced = model.predict(truth, poses)[0].cpu()
+    with autocast(args.precision, device):
+        forced = model.predict(truth, poses, args.shifts)[0].cpu()
     by_frame = utils.psnr_by_frame(forced, sequence.truth[1:]).tolist()
     sequence.scores |= {"psnr_forced": float(np.mean(by_frame)), "psnr_forced_by_frame": by_frame}
     if len(by_frame) >= DRIFT_FRAMES:
@@ -148,22 +151,21 @@ def score_drift(model: VAE_Model, sequence: Sequence, precision: str) -> None:
         sequence.scores["drift"] = float(drift)
 
 
-def score_pose_dropout(
-    model: VAE_Model, sequences: list[Sequence], fraction: float, precision: str, seed: int
-) -> None:
-    """PSNR with z = 0 where a fraction of the poses, drawn by `seed`, is blank: over all frames, over these.
+def score_pose_dropout(model: VAE_Model, sequences: list[Sequence], args) -> None:
+    """PSNR with z = 0 where a fraction of the poses is blank: over all frames, and over these.
 
     Args:
+        args: `pose_dropout`, and those of `generate`.
         sequences: rendered and scored with all poses.
     """
     blanked = []
     for index, sequence in enumerate(sequences):
-        lost = np.random.default_rng([seed, index]).random(len(sequence.poses)) < fraction
+        lost = np.random.default_rng([args.seed, index]).random(len(sequence.poses)) < args.pose_dropout
         lost[0] = False
         poses = np.where(lost[:, None, None, None], np.uint8(255), sequence.poses)
         blanked.append((replace(sequence, poses=poses), lost[1:]))
-    whole = generate(model, sequences, precision, False, seed)
-    videos = generate(model, [sequence for sequence, _ in blanked], precision, False, seed)
+    whole = generate(model, sequences, args)
+    videos = generate(model, [sequence for sequence, _ in blanked], args)
     for sequence, all_poses, video, (_, lost) in zip(sequences, whole, videos, blanked, strict=True):
         before, after = (utils.psnr_by_frame(v[1:], sequence.truth[1:]).numpy() for v in (all_poses, video))
         sequence.scores["pose_dropout"] = {
@@ -192,10 +194,11 @@ def posterior_use(model: VAE_Model, sequence: Sequence) -> dict:
     return {"active units": int(active.sum()), "units": active.numel(), "KL of a frame": kl}
 
 
-def score_samples(model: VAE_Model, sequences: list[Sequence], count: int, precision: str, seed: int) -> None:
-    """PSNR with z = 0, with one z from the prior, best and mean of `count`; the use of z; some samples.
+def score_samples(model: VAE_Model, sequences: list[Sequence], args) -> None:
+    """PSNR with z = 0, with one z from the prior, best and mean of N; the use of z; some samples.
 
     Args:
+        args: `samples`, which is N, and those of `generate`.
         sequences: with their truth.
     """
 
@@ -203,10 +206,10 @@ def score_samples(model: VAE_Model, sequences: list[Sequence], count: int, preci
         pairs = zip(videos, sequences, strict=True)
         return [utils.psnr_by_frame(video[1:], s.truth[1:]).mean().item() for video, s in pairs]
 
-    zero = psnr(generate(model, sequences, precision, False, seed))
+    zero = psnr(generate(model, sequences, args))
     scores = []
-    for index in Progress(range(count), descriptions=("samples",), leave=False):
-        videos = generate(model, sequences, precision, True, seed + index)
+    for index in Progress(range(args.samples), descriptions=("samples",), leave=False):
+        videos = generate(model, sequences, args, sample=True, draw=index)
         scores.append(psnr(videos))
         if index < SAMPLES_KEPT:
             for sequence, video in zip(sequences, videos, strict=True):
@@ -215,7 +218,7 @@ def score_samples(model: VAE_Model, sequences: list[Sequence], count: int, preci
         sequence.scores["samples"] = {
             "z=0": z0,
             "one z": float(draws[0]),
-            f"best of {count}": float(draws.max()),
-            f"mean of {count}": float(draws.mean()),
+            f"best of {args.samples}": float(draws.max()),
+            f"mean of {args.samples}": float(draws.mean()),
             **posterior_use(model, sequence),
         }

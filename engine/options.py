@@ -1,6 +1,6 @@
 """Every flag of Trainer.py and Tester.py, declared once, and how its value is decided.
 
-`default < architecture < recipe < checkpoint < command line`: see `resolve`.
+`default < architecture < budget < recipe < checkpoint < command line`: see `resolve`.
 
     python -m engine.options > docs/flags.md
 """
@@ -42,16 +42,20 @@ MODEL = (
 VALIDATION = (value("--val_vi_len", whole(2), 630, "validation video length, in frames"),)
 GENERATION = (
     value(
-        "--fill_poses",
-        whole(0),
-        5,
+        "--fill_poses", whole(0), 5,
         "blank poses in a row that are taken for lost, and filled with the pose before or after them; longer "
         "gaps stay blank, because the person is gone",
     ),
-    choice(
-        "--z", ["mean", "sample"], "mean", "latent in generation: the prior's mean (0), or a sample of it"
+    value(
+        "--shifts", whole(1), 3,
+        "a frame is the mean of this many predictions, from inputs that are shifted sideways by 0, 1, -1, "
+        "2, .. pixels; 1 is the fastest",
     ),
-)
+    choice(
+        "--z", ["mean", "sample"], "mean",
+        "latent in generation: the prior's mean (0), or a sample of it",
+    ),
+)  # fmt: skip
 TRAINING = (
     choice(
         "--recipe", ["default", "lab"], "default",
@@ -82,8 +86,8 @@ TRAINING = (
     ),
     value(
         "--augment", subset(KINDS), "turn,paste",
-        f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none; paste "
-        "moves and scales the person over a background that stays",
+        f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none; over "
+        "a background that stays, paste moves and scales the person, and tilt turns and shears them",
     ),
     value(
         "--pose_dropout", real(0, 1), 0.0,
@@ -103,7 +107,7 @@ TRAINING = (
         "optimizer; Muon orthogonalizes the updates of convolutions, and updates the rest as AdamW does",
     ),
     value("--weight_decay", real(0), 0.2, "weight decay: an L2 penalty in Adam, decoupled in the others"),
-    value("--lr", real(0, above=True), 0.002, "highest learning rate"),
+    value("--lr", real(0, above=True), 0.004, "highest learning rate"),
     choice(
         "--lr_schedule", ["cosine", "step", "constant"], "cosine",
         "learning rate: cosine down to lr / 100; a tenth at epoch 2 and again at epoch 5; or constant",
@@ -215,9 +219,14 @@ RECIPES = {
         "tfr": 1.0, "tfr_sde": 10,
         "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": KL_ANNEAL_START,
         "kl_reduction": "sum", "z_dropout": 0.0, "mse_weights": "even",
-        "per_val": 1, "z": "sample", "fill_poses": 0, "precision": "fp32",
+        "per_val": 1, "z": "sample", "fill_poses": 0, "shifts": 1, "precision": "fp32",
     },
 }  # fmt: skip
+
+
+# What pays in a run of many minutes alone (docs/quality.md): defaults from LONG_RUN minutes on.
+LONG_RUN = 20
+LONG_RUN_DEFAULTS = {"D_out_dim": 96, "augment": "paste,tilt"}
 
 
 def trainer_parser() -> Parser:
@@ -261,7 +270,9 @@ def resolve(
     defaults = {flag.dest: flag.default for flags in groups.values() for flag in flags}
     recipe = _known(RECIPES, "recipe", stored.get("recipe", "default"))
     arch = _known(ARCHITECTURES, "arch", ({"arch": defaults["arch"]} | recipe | stored | typed)["arch"])
-    decided = defaults | arch.DEFAULTS | recipe | stored | typed
+    minutes = ({"max_minutes": None} | stored | typed)["max_minutes"]
+    budget = LONG_RUN_DEFAULTS if minutes and minutes >= LONG_RUN and arch is ARCHITECTURES["unet"] else {}
+    decided = defaults | arch.DEFAULTS | budget | recipe | stored | typed
     return argparse.Namespace(**{name: decided[name] for name in defaults})
 
 
@@ -300,11 +311,12 @@ def flag_table() -> str:
     tester_only = tuple(flag for flag in TEST if flag.name not in ("--ckpt_path", "--val_vi_len", "--test"))
     for title, flags in (TRAINER | {"Tester.py only": tester_only}).items():
         lines += [f"| **{title}** | | |", *(flag.table_row() for flag in flags)]
-    presets = {"--recipe lab": RECIPES["lab"]}
-    presets |= {f"--arch {name}": networks.DEFAULTS for name, networks in ARCHITECTURES.items()}
+    presets = {"`--recipe lab`": RECIPES["lab"]}
+    presets |= {f"`--arch {name}`": networks.DEFAULTS for name, networks in ARCHITECTURES.items()}
+    presets |= {f"`--max_minutes {LONG_RUN}` or more, with `--arch unet`,": LONG_RUN_DEFAULTS}
     for preset, values in presets.items():
         listed = ", ".join(f"`--{name} {value}`" for name, value in values.items())
-        lines += ["", f"`{preset}` sets {listed}."]
+        lines += ["", f"{preset} sets {listed}."]
     return "\n".join(lines)
 
 

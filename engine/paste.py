@@ -1,17 +1,17 @@
-"""A person moved and scaled in front of a background that stays: closer to the camera, farther, elsewhere."""
+"""A person cut out of a training clip and put before the same background elsewhere, or in another pose."""
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, max_pool2d
+from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from .background import near_pose
 from .distributed import draw
+from .placement import placement
 
-SHARE = 0.2  # of the clips
-# Natural logarithm of the size. The middle of the picture is the horizon: closer feet are lower.
-LOG_SCALE = (-0.3, 1.1)
+SHARES = {"paste": 0.2, "tilt": 0.5}  # of the clips
 THINNED_FROM = 1.25  # size from which the lines of a pose are made thin again
-MOVE = (0.5, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
 FAINT = 0.1  # ink from which a line is drawn
 # Estimators often lose a limb that leaves the picture: the fraction of bodies beyond the upper or lower edge
 # whose pose is lost near it, and how far from it at most, as fractions of the height.
@@ -21,41 +21,53 @@ LOST_AT_EDGE, LOST_ABOVE, LOST_BELOW = 0.5, 0.6, 0.4
 CHANGED, OPAQUE = (0.04, 0.12), (0.1, 0.25)
 
 
-def paste(frames: Tensor, poses: Tensor, backgrounds: Tensor, first_apart: bool) -> tuple[Tensor, Tensor]:
-    """Cut the person out of some clips and put them elsewhere, at another size; poses follow.
+def paste(
+    frames: Tensor, poses: Tensor, backgrounds: Tensor, kinds: Collection[str], first_apart: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the person out of some clips and put them before the background again; poses follow.
 
     Args:
         frames, poses: `(B, T, 3, H, W)` in [0, 1].
         backgrounds: `(B, 4, H, W)` in [0, 1]: the colour, and 1 where it is known. A clip whose person hides
             what is not known stays as it is.
+        kinds: "paste" puts persons closer or farther, and elsewhere; "tilt" turns and shears them about
+            where they are. A clip is changed in one of these ways, or not at all.
         first_apart: frame 0 is from another time of the shot, and stays as it is, as in generation.
 
     Returns:
-        The same shapes.
+        Frames and poses of the same shapes, and `(B,)`, true for clips that had to stay as they are.
     """
     start = 1 if first_apart else 0
-    pasted = _paste(frames[:, start:], poses[:, start:], backgrounds)
-    return tuple(
+    *pasted, fixed = _paste(frames[:, start:], poses[:, start:], backgrounds, kinds)
+    frames, poses = (
         torch.cat([clip[:, :start], new], dim=1) for clip, new in zip((frames, poses), pasted, strict=True)
     )
+    return frames, poses, fixed
 
 
-def _paste(frames: Tensor, poses: Tensor, backgrounds: Tensor) -> tuple[Tensor, Tensor]:
+def _paste(
+    frames: Tensor, poses: Tensor, backgrounds: Tensor, kinds: Collection[str]
+) -> tuple[Tensor, Tensor, Tensor]:
     colour, known = backgrounds[:, None, :3], backgrounds[:, None, 3:]
     person, opaque = person_masks(frames, poses, colour)
-    hidden = (person * (1 - known)).amax(dim=(1, 2, 3, 4)) > 0.5
-    chosen = (draw(torch.rand, len(frames), device=frames.device) < SHARE) & ~hidden
-    size, matrix = _placement(_middle(poses))
+    fixed = (person * (1 - known)).amax(dim=(1, 2, 3, 4)) > 0.5
+    lot = draw(torch.rand, len(frames), device=frames.device)
+    pasted = lot < SHARES["paste"] * ("paste" in kinds)
+    tilted = lot >= 1 - SHARES["tilt"] * ("tilt" in kinds)
+    size, grid = placement(_middle(poses), pasted, *frames.shape[-2:])
     # What is not opaque, edges and shadows, changes the new background as it changed the old one.
     light = frames * opaque + (frames - colour) * (person * (1 - opaque))
-    layer = _warped(torch.cat([light, opaque], dim=2), matrix)
-    ink = _warped(1 - poses, matrix)
-    enlarged = (size > THINNED_FROM)[:, None, None, None, None]
-    new_poses = 1 - _lost_at_edges(torch.where(enlarged, _thinned(ink), ink))
+    # Bicubic, because a bilinear map blurs a small picture.
+    layer = _mapped(torch.cat([light, opaque], dim=2), grid, "bicubic")
+    alpha = layer[:, :, 3:].clamp(0, 1)
+    ink = _mapped(1 - poses, grid, "bilinear")
+    enlarged = size > THINNED_FROM
+    ink = torch.where(_by_clip(enlarged), _thinned(ink), ink)
+    new_poses = 1 - torch.where(_by_clip(pasted), _lost_at_edges(ink), ink)
     erased = torch.lerp(frames, colour.expand_as(frames), person)
-    new_frames = (erased * (1 - layer[:, :, 3:]) + layer[:, :, :3]).clamp(0, 1)
-    chosen = chosen[:, None, None, None, None]
-    return torch.where(chosen, new_frames, frames), torch.where(chosen, new_poses, poses)
+    new_frames = (erased * (1 - alpha) + layer[:, :, :3]).clamp(0, 1)
+    chosen = _by_clip((pasted | tilted) & ~fixed)
+    return torch.where(chosen, new_frames, frames), torch.where(chosen, new_poses, poses), fixed
 
 
 def person_masks(frames: Tensor, poses: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,24 +99,6 @@ def _middle(poses: Tensor) -> Tensor:
     return (columns * places).sum(dim=1) / columns.sum(dim=1).clamp(min=1e-3)
 
 
-def _placement(middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Random sizes `(B,)`, and matrices `(B, 2, 3)` that map places of the new picture to the old one.
-
-    Args:
-        middle: of the body, from left to right, in [-1, 1]: `(B,)`. It grows to both sides of it.
-    """
-    count, device = len(middle), middle.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * draw(torch.rand, count, device=device)
-
-    size = uniform(*LOG_SCALE).exp()
-    across, down = (uniform(-limit, limit) for limit in MOVE)
-    zero = torch.zeros_like(size)
-    rows = [[1 / size, zero, middle - (middle + across) / size], [zero, 1 / size, -down / size]]
-    return size, torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
 def _thinned(ink: Tensor) -> Tensor:
     """Only the ridges of blurred lines: pose pictures have lines of the same width at any size of a body."""
     flat = ink.amax(dim=2, keepdim=True).flatten(0, 1)
@@ -132,8 +126,12 @@ def _lost_at_edges(ink: Tensor) -> Tensor:
     return ink * kept[:, None, None, :, None]
 
 
-def _warped(pictures: Tensor, matrix: Tensor) -> Tensor:
+def _mapped(pictures: Tensor, grid: Tensor, mode: str) -> Tensor:
     """`(B, T, C, H, W)`, every picture of a clip in the same way; 0 where the old picture ends."""
     flat = pictures.flatten(1, 2)
-    grid = affine_grid(matrix, list(flat.shape), align_corners=False)
-    return grid_sample(flat, grid, padding_mode="zeros", align_corners=False).view_as(pictures)
+    return grid_sample(flat, grid, mode, padding_mode="zeros", align_corners=False).view_as(pictures)
+
+
+def _by_clip(values: Tensor) -> Tensor:
+    """`(B,)`, to be used with `(B, T, C, H, W)`."""
+    return values[:, None, None, None, None]

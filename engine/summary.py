@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .device import resolved_precision
+from .options import LONG_RUN, LONG_RUN_DEFAULTS
 from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan, fast_training
 
 KL_SCALES = {
@@ -17,7 +18,7 @@ KL_SCALES = {
 
 
 def run_summary(args, model: nn.Module, device: torch.device, steps: int, backgrounds=None) -> str:
-    """The model and how it is trained in one line, the schedules in the next, and what cannot be done.
+    """What the budget decided, the model and how it is trained, the schedules, and what cannot be done.
 
     Args:
         args: all flags of the run.
@@ -38,13 +39,21 @@ def run_summary(args, model: nn.Module, device: torch.device, steps: int, backgr
         f"validation every {every}; results in {args.save_root}",
         f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}{course}",
     ]
-    return "\n".join([*lines, *idle_schedules(args), *_missing_backgrounds(backgrounds)])
+    notes = *idle_schedules(args), *_missing_backgrounds(args, backgrounds)
+    return "\n".join([*_decided_by_budget(args), *lines, *notes])
 
 
-def _missing_backgrounds(backgrounds: np.ndarray | None) -> list[str]:
+def _decided_by_budget(args) -> list[str]:
+    if (args.max_minutes or 0) < LONG_RUN:
+        return []
+    flags = [f"--{name} {value}" for name, value in LONG_RUN_DEFAULTS.items() if getattr(args, name) == value]
+    return [f"as in all runs of {LONG_RUN} minutes or more: {' '.join(flags)}"] if flags else []
+
+
+def _missing_backgrounds(args, backgrounds: np.ndarray | None) -> list[str]:
     if backgrounds is None or not (missing := sum(not picture[..., 3].any() for picture in backgrounds)):
         return []
-    return [f"--augment paste: {missing} of {len(backgrounds)} shots have no steady background"]
+    return [f"--augment {args.augment}: {missing} of {len(backgrounds)} shots have no steady background"]
 
 
 def _span(first: int, last: int) -> str:

@@ -123,6 +123,15 @@ def test_precision_changes_pictures_by_no_more_than_it_must(dataset, ckpt, tmp_p
     assert 0 < difference.max() <= 4
 
 
+def test_frames_are_means_over_as_many_shifts_as_the_flag_or_the_run_says(dataset, ckpt, tmp_path):
+    frames = {}
+    for name, flags in {"as the run": [], "three": ["--shifts=3"], "one": ["--shifts=1"]}.items():
+        render(dataset, tmp_path / name, ckpt, "--submission", "--no-make_gif", *flags)
+        frames[name] = submitted_frames(tmp_path / name / "submission.csv")
+    assert np.array_equal(frames["as the run"], frames["one"])  # --recipe lab
+    assert not np.array_equal(frames["three"], frames["one"])
+
+
 def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
     render(dataset, tmp_path / "mp4", ckpt, "--mp4", "--no-make_gif")
     assert {path.suffix for path in (tmp_path / "mp4").iterdir()} == {".mp4", ".json", ".png", ".npz"}
@@ -258,9 +267,10 @@ def test_rendering_together_equals_rendering_alone(dataset, ckpt, tmp_path):
     model.load_state_dict(content["state_dict"])
     DATA_FLAGS.DR = dataset
     sequences = load_test_sequences(DATA_FLAGS)
-    together = evaluate.generate(model, sequences, "fp32", sample=False, seed=0)
+    args = SimpleNamespace(precision="fp32", shifts=3, seed=0)
+    together = evaluate.generate(model, sequences, args)
     for sequence, video in zip(sequences, together, strict=True):
-        (alone,) = evaluate.generate(model, [sequence], "fp32", sample=False, seed=0)
+        (alone,) = evaluate.generate(model, [sequence], args)
         torch.testing.assert_close(video, alone, rtol=1e-4, atol=1e-5)
 
 

@@ -33,7 +33,7 @@ from tools.benchmarking import measure
 # Each architecture is measured with its own recipe: `lab` with the protocol of the course lab.
 RECIPES = {"unet": "--arch=unet --recipe=default", "lab": "--arch=lab --recipe=lab"}
 # Clips in order, because then both sides train on the same ones.
-PROTOCOL = "--precision=auto --clips=in_order --tfr=0 --batch_size=2 --train_vi_len=16 --overwrite"
+PROTOCOL = "--precision=auto --shifts=1 --clips=in_order --tfr=0 --batch_size=2 --train_vi_len=16 --overwrite"
 QUICK = ["--train_vi_len=4", "--val_vi_len=10"]
 DRAWN = ["--size=1024x512", "--overwrite", "--val_frames=16", "--test_frames=2", "--test_sequences=1"]
 VIDEO_LENGTH = {"cpu": 40, "cuda": 630}  # of the sequences to render

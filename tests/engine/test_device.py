@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from engine.console import UserError
-from engine.device import autocast, gpu_count, select_device
+from engine.device import autocast, gpu_count, on_device, select_device
+from modules import VAE_Model
+from tests.helpers import small_model
 
 
 @pytest.fixture
@@ -67,3 +69,12 @@ def test_device_that_is_not_there_is_refused(machine, available, device):
 def test_precision_is_that_of_the_products(precision, dtype):
     with autocast(precision, torch.device("cpu")):
         assert torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(("arch", "channels_last"), [("lab", True), ("unet", False)])
+def test_weights_on_the_cpu_are_in_the_order_that_is_fast_for_the_architecture(arch, channels_last):
+    args = small_model(arch=arch)
+    model = on_device(VAE_Model(args), args, torch.device("cpu"))
+    weights = [w for w in model.parameters() if w.ndim == 4 and min(w.shape[1:]) > 1]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) == channels_last for w in weights)
+    assert all(w.is_contiguous() != channels_last for w in weights)

@@ -15,7 +15,7 @@ from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_scr
 # Clips so short that the dataset has enough of them for the step of all ranks.
 FLAGS = [
     *SMALL_UNET, "--train_vi_len=4", "--device=cpu", "--precision=fp32", "--num_epoch=4", "--per_val=2",
-    "--lr_warmup=0",
+    "--lr_warmup=0", "--lr=0.002",
 ]  # fmt: skip
 
 

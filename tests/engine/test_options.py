@@ -70,8 +70,19 @@ def test_minutes_and_epochs_are_not_given_together_and_the_one_given_last_counts
     assert trainer_flags("--max_minutes", "3", stored={"num_epoch": 5}).max_minutes == 3
 
 
+def test_long_budget_brings_wider_networks_unless_something_else_says_otherwise():
+    long, short = trainer_flags("--max_minutes", "20"), trainer_flags("--max_minutes", "19")
+    assert (long.D_out_dim, long.augment) == (96, "paste,tilt")
+    assert (short.D_out_dim, short.augment) == (64, "turn,paste")
+    assert trainer_flags("--max_minutes", "60", "--D_out_dim", "80").D_out_dim == 80
+    assert trainer_flags("--max_minutes", "60", "--arch", "lab").D_out_dim == 192
+    assert trainer_flags("--max_minutes", "60", "--recipe", "lab").augment == "none"
+    assert trainer_flags("--max_minutes", "60", stored={"max_minutes": 5.0, "D_out_dim": 64}).D_out_dim == 64
+    assert trainer_flags("--num_epoch", "9", stored={"max_minutes": 60.0}).D_out_dim == 64
+
+
 def test_flags_win_in_the_order_default_architecture_recipe_checkpoint_command_line():
-    assert trainer_flags().lr == 0.002
+    assert trainer_flags().lr == 0.004
     assert trainer_flags("--recipe", "lab").lr == 0.001
     assert trainer_flags("--recipe", "lab", "--arch", "unet").F_dim == 32
     assert trainer_flags(stored={"recipe": "lab", "lr": 0.5}).lr == 0.5
@@ -104,7 +115,7 @@ def test_help_shows_every_flag_with_its_default(groups):
     for flags in groups.values():
         for flag in flags:
             assert flag.name in text and flag.help.replace("%%", "%") in text
-    assert "(default: 0.002)" in text or groups is options.TESTER
+    assert "(default: 0.004)" in text or groups is options.TESTER
 
 
 def test_page_of_flags_is_current():

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from engine import paste as paste_module
+from engine.augment import augment
 from engine.background import backgrounds, near_pose
-from engine.paste import paste, person_masks
+from engine.paste import SHARES, paste, person_masks
 
 HEIGHT, WIDTH = 32, 64
 
@@ -76,10 +77,10 @@ def known(background):
 
 
 def test_pasted_person_stands_at_the_pasted_pose_before_the_same_wall(monkeypatch):
-    monkeypatch.setattr(paste_module, "SHARE", 1.0)
+    monkeypatch.setitem(SHARES, "paste", 1.0)
     torch.manual_seed(0)
     frames, poses, background = to_clips(*video([28, 29, 30], wall()), known(wall()), 40)
-    new_frames, new_poses = paste(frames, poses, background, first_apart=False)
+    new_frames, new_poses, _ = paste(frames, poses, background, ["paste"], first_apart=False)
     red = (new_frames[:, :, 0] - new_frames[:, :, 2]) > 0.4
     heights = red.any(dim=3).sum(dim=2).float()
     assert heights.max() > 1.5 * 16 and heights.min() < 0.85 * 16
@@ -97,12 +98,12 @@ def test_pasted_person_stands_at_the_pasted_pose_before_the_same_wall(monkeypatc
 
 
 def test_frames_of_a_clip_move_together_but_the_first_stays_if_it_is_from_another_time(monkeypatch):
-    monkeypatch.setattr(paste_module, "SHARE", 1.0)
+    monkeypatch.setitem(SHARES, "paste", 1.0)
     torch.manual_seed(0)
     frames, poses, background = to_clips(*video([30, 30, 30], wall()), known(wall()), 6)
-    together, _ = paste(frames, poses, background, first_apart=False)
+    together, *_ = paste(frames, poses, background, ["paste"], first_apart=False)
     torch.testing.assert_close(together[:, 0], together[:, 2])
-    apart, _ = paste(frames, poses, background, first_apart=True)
+    apart, *_ = paste(frames, poses, background, ["paste"], first_apart=True)
     torch.testing.assert_close(apart[:, 1], apart[:, 2])
     assert torch.equal(apart[:, 0], frames[:, 0])
     assert not torch.allclose(apart[:, 0], apart[:, 1], atol=0.1)
@@ -114,7 +115,7 @@ def test_clip_without_a_known_background_stays_as_it_is(alpha):
     picture = known(wall())
     picture[..., 3] = alpha
     frames, poses, background = to_clips(*video([10, 11], wall()), picture, 30)
-    new_frames, new_poses = paste(frames, poses, background, first_apart=False)
+    new_frames, new_poses, _ = paste(frames, poses, background, ["paste"], first_apart=False)
     changed = (new_poses != poses).flatten(1).any(dim=1)
     assert changed.tolist() == (new_frames != frames).flatten(1).any(dim=1).tolist()
     assert not changed.any() if alpha == 0 else 1 < changed.sum() < 15
@@ -130,13 +131,13 @@ def test_masks_hold_the_body_and_no_far_noise():
 
 
 def test_poses_of_bodies_beyond_an_edge_are_lost_near_it_while_their_frames_stay(monkeypatch):
-    monkeypatch.setattr(paste_module, "SHARE", 1.0)
+    monkeypatch.setitem(SHARES, "paste", 1.0)
     clips = to_clips(*video([28, 29], wall()), known(wall()), 60)
     pasted = []
     for share in (0.0, 1.0):
         monkeypatch.setattr(paste_module, "LOST_AT_EDGE", share)
         torch.manual_seed(0)
-        pasted.append(paste(*clips, first_apart=False))
+        pasted.append(paste(*clips, ["paste"], first_apart=False)[:2])
     (frames, whole), (same_frames, cut) = pasted
     assert torch.equal(frames, same_frames)
     rows_of_ink = ((1 - whole).amax(dim=(2, 4)) > 0.1, (1 - cut).amax(dim=(2, 4)) > 0.1)
@@ -147,3 +148,47 @@ def test_poses_of_bodies_beyond_an_edge_are_lost_near_it_while_their_frames_stay
     for before, after in zip(*(rows[changed] for rows in rows_of_ink), strict=True):
         lost = (before & ~after).any(dim=0)
         assert lost[0] or lost[-1]
+
+
+def test_tilted_person_stays_near_and_leans_while_the_wall_stays(monkeypatch):
+    monkeypatch.setitem(SHARES, "tilt", 1.0)
+    torch.manual_seed(0)
+    frames, poses, background = to_clips(*video([28, 29], wall()), known(wall()), 40)
+    new_frames, new_poses, fixed = paste(frames, poses, background, ["tilt"], first_apart=False)
+    assert not fixed.any()
+    red = (new_frames[:, 0, 0] - new_frames[:, 0, 2]) > 0.4
+    columns = torch.arange(WIDTH).float()
+    middles = (red * columns).sum(dim=2) / red.sum(dim=2).clamp(min=1)  # of each row of a clip
+    lean = torch.stack([m[r][[2, -3]].diff()[0] for m, r in zip(middles, red.any(dim=2), strict=True)])
+    assert lean.min() < -2 and lean.max() > 2
+    heights = red.any(dim=2).sum(dim=1)
+    assert heights.min() >= 11 and heights.max() <= 21
+    assert (middles[red.any(dim=2)] - 31).abs().max() < 14
+    for clip in range(40):
+        far = near_pose(new_poses[clip, 0][None, None], reach=0.3)[0, 0, 0] == 0
+        torch.testing.assert_close(
+            new_frames[clip, 0][:, far], background[clip, :3][:, far], atol=0.03, rtol=0
+        )
+        ink = (1 - new_poses[clip, 0]).amax(dim=0) > 0.7
+        assert red[clip][ink].float().mean() > 0.85
+
+
+def test_kinds_share_the_clips_and_none_is_both():
+    torch.manual_seed(0)
+    frames, poses, background = to_clips(*video([28, 29], wall()), known(wall()), 200)
+    for kinds, share in ((["paste"], 0.2), (["tilt"], 0.5), (["paste", "tilt"], 0.7), ([], 0)):
+        _, new_poses, _ = paste(frames, poses, background, kinds, first_apart=False)
+        changed = (new_poses != poses).flatten(1).any(dim=1).float().mean()
+        assert changed == pytest.approx(share, abs=0.08)
+
+
+def test_tilt_turns_the_whole_picture_where_the_background_is_not_known():
+    torch.manual_seed(0)
+    frames, poses, background = to_clips(*video([28, 29], wall()), known(wall()), 60)
+    background = background.clone()
+    background[:30, 3] = 0
+    new_frames, _ = augment(frames, poses, ["tilt"], background)
+    corner = (new_frames - frames)[..., :4, :4].abs().amax(dim=(1, 2, 3, 4)) > 0.02
+    assert corner[:30].any() and not corner[:30].all() and not corner[30:].any()
+    moved = (new_frames - frames).abs().amax(dim=(1, 2, 3, 4)) > 0.1
+    assert 8 < moved[30:].sum() < 24

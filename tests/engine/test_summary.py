@@ -69,4 +69,11 @@ def test_shots_without_a_background_are_counted():
     assert len(known.split("\n")) == 2
     backgrounds[1, ..., 3] = 0
     text = run_summary(args, VAE_Model(args), torch.device("cpu"), 75, backgrounds)
-    assert text.split("\n")[2] == "--augment paste: 1 of 3 shots have no steady background"
+    assert text.split("\n")[2] == "--augment turn,paste: 1 of 3 shots have no steady background"
+
+
+def test_what_a_long_budget_decides_stands_in_the_first_line():
+    first = summary_of("--max_minutes=60").split("\n")[0]
+    assert "--D_out_dim 96" in first and "--augment paste,tilt" in first
+    assert "--D_out_dim" not in summary_of("--max_minutes=60", "--D_out_dim=64").split("\n")[0]
+    assert len(summary_of("--max_minutes=5").split("\n")) == 2

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataloader import DeviceClips, TrainingClips
 from engine import console, evaluate, options
-from engine.device import autocast, keep_pages, select_device
+from engine.device import autocast, keep_pages, on_device, select_device
 from engine.step import TrainingStep, make_optimizer
 from modules import VAE_Model
 from tools import plain_reference
@@ -75,7 +75,7 @@ class Side:
         self.model = VAE_Model(args).to(self.device)
         if self.is_product:
             keep_pages()
-            self.model.to(memory_format=torch.channels_last)
+            on_device(self.model, args, self.device)
             step = TrainingStep(self.model, make_optimizer(self.model, args), args)
             update = partial(step, lr=args.lr, **settings)
         else:
@@ -138,7 +138,7 @@ class Side:
             began = now(self.device)
             if self.is_product:
                 videos = [evaluate.Sequence("", poses[i, :count], frames[i, 0]) for i in range(VIDEOS)]
-                evaluate.generate(self.model, videos, args.precision, sample=False, seed=0)
+                evaluate.generate(self.model, videos, args)
             else:
                 for i in range(VIDEOS):
                     plain_reference.render(self.model, to_float(frames[i, 0]), to_float(poses[i, :count]))
