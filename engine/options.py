@@ -1,8 +1,6 @@
 """Every flag of Trainer.py and Tester.py, declared once, and how its value is decided.
 
 `default < architecture < budget < recipe < checkpoint < command line`: see `resolve`.
-
-    python -m engine.options > docs/flags.md
 """
 
 import argparse
@@ -295,30 +293,3 @@ def tester_args(argv: list[str] | None = None) -> argparse.Namespace:
 def storable(args: argparse.Namespace) -> dict:
     """The flags as plain values, for a checkpoint and for args.json."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-
-
-def flag_table() -> str:
-    """docs/flags.md: every flag by group, with its default and its help."""
-    lines = [
-        "# Flags",
-        "",
-        "The flags of Trainer.py, and those that only Tester.py has. A flag of the model is read from the",
-        "checkpoint where it is not given. Written by `python -m engine.options > docs/flags.md`.",
-        "",
-        "| flag | default | what it does |",
-        "|---|---|---|",
-    ]
-    tester_only = tuple(flag for flag in TEST if flag.name not in ("--ckpt_path", "--val_vi_len", "--test"))
-    for title, flags in (TRAINER | {"Tester.py only": tester_only}).items():
-        lines += [f"| **{title}** | | |", *(flag.table_row() for flag in flags)]
-    presets = {"`--recipe lab`": RECIPES["lab"]}
-    presets |= {f"`--arch {name}`": networks.DEFAULTS for name, networks in ARCHITECTURES.items()}
-    presets |= {f"`--max_minutes {LONG_RUN}` or more, with `--arch unet`,": LONG_RUN_DEFAULTS}
-    for preset, values in presets.items():
-        listed = ", ".join(f"`--{name} {value}`" for name, value in values.items())
-        lines += ["", f"{preset} sets {listed}."]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(flag_table())
