@@ -26,16 +26,14 @@ from engine.history import History
 from engine.progress import Progress
 from engine.schedules import Budget, epoch_plan, kl_annealing, learning_rate
 from engine.step import TrainingStep, kl_criterion, make_optimizer
+from engine.stored import not_sane
 from modules import VAE_Model
 from utils import Generate_PSNR
 
 # Reading the losses makes a GPU wait, so it is not done after every step.
 STEPS_PER_READ = {"cpu": 1, "cuda": 20}
 MOST_SKIPS_IN_A_ROW = 10
-DIVERGED = (
-    f"{MOST_SKIPS_IN_A_ROW} updates in a row were not finite: the run has diverged; its last good checkpoint "
-    "is untouched (lower --lr, and continue it with --ckpt_path)"
-)
+DIVERGED = "the run has diverged; its checkpoints are of the epochs before (lower --lr, and continue one with --ckpt_path)"
 
 # What the scripts of the course's students import from here.
 __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
@@ -77,6 +75,8 @@ class Run:
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)
             last = self.budget.spent(epoch + 1)
+            if wrong := not_sane(self.model.state_dict()):
+                raise UserError(f"{wrong}: {DIVERGED}")
             if writes and (last or epoch % args.per_val == 0):
                 pictures = last or args.store_visualization
                 record |= evaluate.validate(self.model, self.validation, args, epoch, record["lr"], pictures)
@@ -108,7 +108,7 @@ class Run:
                     continue
                 latest = step.read()
                 if latest.pop("skipped_in_a_row") >= MOST_SKIPS_IN_A_ROW:
-                    raise UserError(DIVERGED)
+                    raise UserError(f"{MOST_SKIPS_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
                 elapsed = distributed.broadcast_from_0(time.perf_counter() - began, self.device)

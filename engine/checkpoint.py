@@ -20,8 +20,9 @@ from torch import nn
 
 from . import files, folder, options
 from .console import UserError
-from .history import History
+from .history import COLUMNS, History
 from .step import TrainingStep, load_optimizer
+from .stored import Checked, check_intact, check_optimizer, check_values, check_weights
 
 FORMAT_VERSION = 1
 # A checkpoint in the course lab's format holds no flags. It was trained by that protocol; here its z is not
@@ -87,6 +88,7 @@ class Checkpoints:
         load_weights(self.step.model, path, checkpoint)
         if is_complete(checkpoint):
             if (former := checkpoint["args"]["optim"]) == self.args.optim:
+                check_optimizer(path, checkpoint["optimizer"], self.step.optimizer)
                 load_optimizer(self.step.optimizer, checkpoint["optimizer"])
             else:
                 print(f"{path}: trained with --optim {former}; {self.args.optim} starts without a state")
@@ -128,18 +130,27 @@ def read(path: Path) -> dict:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
+    check_intact(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual pickles, which end in an error below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_why_unreadable(path, error)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except PermissionError:
+        raise
+    # What torch.load raises for arbitrary bytes.
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError,
+            AssertionError, OverflowError, MemoryError, zipfile.BadZipFile) as error:  # fmt: skip
         raise UserError(f"{path}: damaged, or not a checkpoint ({_first_line(error)})") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint, it has no state_dict")
-    if checkpoint.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(f"{path}: written by a newer version of this program")
+    if is_complete(checkpoint):
+        if Checked(path, checkpoint).count("format_version") > FORMAT_VERSION:
+            raise UserError(f"{path}: written by a newer version of this program")
+        check_values(path, checkpoint, COLUMNS)
+    elif "last_epoch" in checkpoint:
+        Checked(path, checkpoint).count("last_epoch")
     return checkpoint
 
 
@@ -222,18 +233,11 @@ def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
     """Put a checkpoint's weights into a model of the same sizes.
 
     Raises:
-        UserError: other names or shapes than the model's; the first is named.
+        UserError: other names, shapes or types than the model's, or values that are not sane.
     """
-    weights, own = checkpoint["state_dict"], model.state_dict()
     hint = "check --arch, --F_dim, --L_dim, --N_dim and --D_out_dim"
-    if different := sorted(weights.keys() ^ own.keys()):
-        where = "lacks" if different[0] in own else "has an unknown"
-        raise UserError(f"{path}: {where} {different[0]} ({len(different)} names differ); {hint}")
-    for name, tensor in own.items():
-        shape = list(getattr(weights[name], "shape", []))
-        if not isinstance(weights[name], torch.Tensor) or shape != list(tensor.shape):
-            raise UserError(f"{path}: {name} is {shape} where {list(tensor.shape)} is expected; {hint}")
-    model.load_state_dict(weights)
+    check_weights(path, checkpoint["state_dict"], model.state_dict(), hint)
+    model.load_state_dict(checkpoint["state_dict"])
 
 
 def rng_state(device: torch.device) -> dict:

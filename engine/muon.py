@@ -49,6 +49,11 @@ class Muon(torch.optim.AdamW):
                     weight.grad = None  # so AdamW passes over it
         super().step()
 
+    @staticmethod
+    def moments(parameter: Tensor) -> tuple[str, ...]:
+        """The names of what is kept for a parameter, beside the number of steps."""
+        return ("momentum",) if parameter.ndim == 4 else ("exp_avg", "exp_avg_sq")
+
     def _update(self, weight: Tensor, lr: Tensor | float, weight_decay: float) -> None:
         state = self.state[weight]
         if not state:

@@ -50,6 +50,21 @@ class Flag:
         settings = {"default": argparse.SUPPRESS, "help": self.help + note, **self.settings}
         group.add_argument(self.name, required=self.default is REQUIRED, **settings)
 
+    def accepts(self, value: object) -> bool:
+        """Whether a value from a file is one that the command line could have given."""
+        if value is None:
+            return self.default is None
+        if isinstance(self.default, bool):
+            return isinstance(value, bool)
+        if "choices" in self.settings:
+            return value in self.settings["choices"]
+        if type(value) not in (int, float, str):
+            return False
+        try:
+            return self.settings["type"](str(value)) == value
+        except (ValueError, argparse.ArgumentTypeError):
+            return False
+
     def table_row(self) -> str:
         """Its row in a Markdown table: name and choices, default, help."""
         choices = "".join(f" `{choice}`" for choice in self.settings.get("choices", ()))

@@ -101,10 +101,8 @@ def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Restore the moments of another optimizer of the same kind, possibly from another device."""
     own = optimizer.state_dict()["param_groups"]
-    kept = ("lr", "weight_decay", "fused", "capturable", "foreach")
     groups = [
-        saved | {name: group[name] for name in kept}
-        for saved, group in zip(state["param_groups"], own, strict=True)
+        group | {"params": saved["params"]} for saved, group in zip(state["param_groups"], own, strict=True)
     ]
     optimizer.load_state_dict(state | {"param_groups": groups})
 

@@ -12,7 +12,7 @@ from tests.helpers import small_model
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "a.ckpt"
-    content = {"state_dict": {"w": torch.randn(3)}, "format_version": 1, "history": {"rows": [{"a": 1.5}]}}
+    content = {"state_dict": {"w": torch.randn(3)}, "history": {"rows": [{"a": 1.5}]}}
     checkpoint.write(path, content)
     loaded = checkpoint.read(path)
     assert torch.equal(loaded["state_dict"]["w"], content["state_dict"]["w"])
