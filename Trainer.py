@@ -33,7 +33,10 @@ from utils import Generate_PSNR
 # Reading the losses makes a GPU wait, so it is not done after every step.
 STEPS_PER_READ = {"cpu": 1, "cuda": 20}
 MOST_SKIPS_IN_A_ROW = 10
-DIVERGED = "the run has diverged; its checkpoints are of the epochs before (lower --lr, and continue one with --ckpt_path)"
+DIVERGED = (
+    "the run has diverged; its checkpoints are of the epochs before (lower --lr, and continue one with "
+    "--ckpt_path)"
+)
 
 # What the scripts of the course's students import from here.
 __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]

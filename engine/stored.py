@@ -117,6 +117,7 @@ def check_values(path: Path, checkpoint: dict, columns: tuple[str, ...]) -> None
         checked.count(key)
     for key in ("lr", "tfr"):
         checked.number(key)
+    checked.entry("optimizer")
     check_flags(path, checkpoint.get("args"))
     history = checked.entry("history")
     rows = history.row("rows")
