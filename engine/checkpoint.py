@@ -139,9 +139,7 @@ def read(path: Path) -> dict:
         raise UserError(_why_unreadable(path, error)) from None
     except PermissionError:
         raise
-    # What torch.load raises for arbitrary bytes.
-    except (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError,
-            AssertionError, OverflowError, MemoryError, zipfile.BadZipFile) as error:  # fmt: skip
+    except Exception as error:  # the unpickler raises errors of any kind for arbitrary bytes
         raise UserError(f"{path}: damaged, or not a checkpoint ({_first_line(error)})") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint, it has no state_dict")

@@ -132,8 +132,9 @@ def check_values(path: Path, checkpoint: dict, columns: tuple[str, ...]) -> None
     if len(lengths) > 1 or not curves.values.keys() <= {"last", "best"}:
         history.refuse("curves of one length", "psnr_by_frame")
     for name in curves.values:
-        for index, _ in enumerate(curves.row(name)):
-            Checked(path, dict(enumerate(curves.row(name))), f"history psnr_by_frame {name}").number(index)
+        curve = Checked(path, dict(enumerate(curves.row(name))), f"history psnr_by_frame {name}")
+        for index in curve.values:
+            curve.number(index)
     size = torch.get_rng_state().shape
     rng = checked.entry("rng")
     rng.tensor("cpu", (size,), torch.uint8)
