@@ -10,7 +10,7 @@ pred_seq{i}.npz (the frames as arrays); by flags MP4s and submission.csv, too.
 from engine import console
 
 if __name__ == "__main__":
-    console.quit_on_signals()  # before torch, which takes seconds to load
+    console.prepare()  # before torch, which takes seconds to load
 
 import csv
 import json
@@ -20,7 +20,7 @@ import numpy as np
 
 import utils
 from dataloader import load_test_sequences
-from engine import checkpoint, evaluate, files, folder
+from engine import checkpoint, evaluate, files, folder, memory
 from engine.device import keep_pages, on_device, select_device
 from engine.evaluate import Sequence
 from engine.progress import Progress
@@ -30,9 +30,11 @@ from modules import VAE_Model
 def main(argv: list[str] | None = None) -> None:
     """Parse, render, score, write."""
     args, stored = checkpoint.tester_flags(argv)
-    folder.make_writable(args.save_root)
+    folder.make_writable(args.save_root, args.DR)
+    folder.tidy(args.save_root)
     keep_pages()
     device = select_device(args)
+    memory.require_model(args, device)
     model = VAE_Model(args)
     checkpoint.load_weights(model, args.ckpt_path, stored)
     on_device(model, args, device)
@@ -64,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
 def averages(sequences: list[Sequence]) -> dict[str, float]:
     """Mean PSNR and SSIM over the sequences with scores; empty if there are none."""
     scores = [sequence.scores for sequence in sequences if sequence.scores]
-    return {name: float(np.mean([s[name] for s in scores])) for name in ("psnr", "ssim") if scores}
+    names = [name for name in ("psnr", "ssim") if all(name in s for s in scores)]
+    return {name: float(np.mean([s[name] for s in scores])) for name in names if scores}
 
 
 def print_scores(sequences: list[Sequence]) -> None:
@@ -84,7 +87,8 @@ def print_scores(sequences: list[Sequence]) -> None:
                 print("    " + ", ".join(f"{key}: {value:.6g}" for key, value in scores[name].items()))
     if average := averages(sequences):
         print(f"AVG: {average['psnr']:.3f}")
-        print(f"SSIM: {average['ssim']:.4f}")
+        ssim = f"{average['ssim']:.4f}" if "ssim" in average else f"none below {utils.SSIM_LEAST_SIDE} pixels"
+        print(f"SSIM: {ssim}")
 
 
 def write_results(args, sequences: list[Sequence], last_epoch: int | None) -> None:

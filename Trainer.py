@@ -8,8 +8,9 @@ Everything about the run is written to RUN: checkpoints, args.json, history.csv,
 from engine import console
 
 if __name__ == "__main__":
-    console.quit_on_signals()  # before torch, which takes seconds to load
+    console.prepare()  # before torch, which takes seconds to load
 
+import contextlib
 import itertools
 import sys
 import time
@@ -19,7 +20,7 @@ import torch
 
 import utils
 from dataloader import DeviceClips, TrainingClips, validation_sequence
-from engine import checkpoint, distributed, evaluate, folder, summary
+from engine import checkpoint, distributed, evaluate, folder, memory, summary
 from engine.console import Stopped, UserError
 from engine.device import gpu_count, keep_pages, on_device, select_device
 from engine.history import History
@@ -52,8 +53,11 @@ class Run:
 
     def __init__(self, args, start: dict | None):
         self.args, self.device = args, select_device(args)
+        memory.require_model(args, self.device, clips=1)  # before any picture is decoded
         with distributed.local_rank_0_first():  # it decodes the pictures that all read
             self.validation, self.clips = validation_sequence(args), TrainingClips(args)
+        memory.require_model(args, self.device, min(args.batch_size, len(self.clips.order(0))))
+        distributed.check_same(self.clips.numbers, "frames of training")
         torch.manual_seed(args.seed)
         self.model = new_model(args, self.device)
         parallel = distributed.data_parallel(self.model, self.device)
@@ -66,14 +70,15 @@ class Run:
     def train(self) -> None:
         """All epochs that are left, each with its validation, records and checkpoints."""
         args, writes = self.args, distributed.rank() == 0
+        if writes and args.resume:
+            self.complete()  # the run may have been killed while it wrote
         if self.budget.spent(self.first_epoch):
             print(f"{self.budget} (epochs so far: {self.first_epoch})")
             return
         if writes:
-            self.checkpoints.begin_folder()
-            plan = epoch_plan(args, Budget(args), 0)
-            steps = len(self.clips.batches(0, 0, distributed.world_size(), plan.clip_length, plan.clips))
-            print(summary.run_summary(args, self.model, self.device, steps, self.clips.backgrounds))
+            if not args.resume:
+                self.checkpoints.begin_folder()
+            print(summary.run_summary(args, self.model, self.device, self.clips))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)
@@ -126,16 +131,25 @@ class Run:
         }  # fmt: skip
 
     def save(self, record: dict, last: bool) -> None:
-        """Checkpoints first, because they are the run; then history.csv, TensorBoard and plots."""
-        history, root, epoch = self.history, self.args.save_root, record["epoch"]
-        history.add(record)
-        keep = last or epoch % self.args.per_save == 0
+        """Write the epoch's files: checkpoints first, because they are the run."""
+        epoch, keep = record["epoch"], last or record["epoch"] % self.args.per_save == 0
+        self.history.add(record)
         self.checkpoints.save(keep)
         if keep:
-            print(f"save ckpt to {root / f'epoch={epoch}.ckpt'}")
-        history.write(root)
-        if "val_psnr" in record:
-            utils.plot_run(history.rows, history.psnr_by_frame, root)
+            print(f"save ckpt to {self.args.save_root / f'epoch={epoch}.ckpt'}")
+        self.write_records("val_psnr" in record)
+
+    def write_records(self, validated: bool) -> None:
+        """history.csv and TensorBoard; plots if there was a validation."""
+        self.history.write(self.args.save_root)
+        if validated:
+            utils.plot_run(self.history.rows, self.history.psnr_by_frame, self.args.save_root)
+
+    def complete(self) -> None:
+        """Write all files of the folder that follow from last.ckpt."""
+        self.checkpoints.write_args()
+        self.checkpoints.complete()
+        self.write_records(bool(self.history.best_row()))
 
 
 def new_model(args, device: torch.device) -> VAE_Model:
@@ -146,7 +160,9 @@ def new_model(args, device: torch.device) -> VAE_Model:
 
 def test(args, start: dict) -> None:
     """Validate a checkpoint."""
-    model, epoch = new_model(args, select_device(args)), start.get("last_epoch", 0)
+    device, epoch = select_device(args), start.get("last_epoch", 0)
+    memory.require_model(args, device)
+    model = new_model(args, device)
     checkpoint.load_weights(model, args.ckpt_path, start)
     lr = start.get("lr", args.lr)
     evaluate.validate(model, validation_sequence(args), args, epoch, lr, pictures=True)
@@ -167,18 +183,21 @@ def train(run: Run) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, build, train; with several GPUs to use, in one process for each."""
-    with distributed.group():
+    with distributed.group(), contextlib.ExitStack() as stack:
         args, start = checkpoint.trainer_flags(argv)
-        if distributed.rank() == 0:
-            folder.make_writable(args.save_root)
-            if not (args.test or args.resume or args.overwrite):
-                folder.check_holds_no_run(args.save_root)
+        if not args.test and (count := gpu_count(args)) > 1 and not distributed.is_launched():
+            distributed.launch(count, __file__, sys.argv[1:] if argv is None else argv)
+            return
         keep_pages()
+        if distributed.rank() == 0:
+            folder.make_writable(args.save_root, args.DR)
         if args.test:
             test(args, start)
             return
-        if (count := gpu_count(args)) > 1 and not distributed.is_launched():
-            distributed.launch(count, __file__, sys.argv[1:] if argv is None else argv)
+        if distributed.rank() == 0:
+            stack.enter_context(folder.locked(args.save_root))
+            if not (args.resume or args.overwrite):
+                folder.check_holds_no_run(args.save_root)
         train(Run(args, start))
 
 

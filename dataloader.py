@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from engine import memory
 from engine.augment import OVER_BACKGROUND
 from engine.background import backgrounds
 from engine.console import UserError
@@ -182,12 +183,19 @@ def _sequence_length(name: str, length: int, limit: int | None) -> int:
     return min(length, limit)
 
 
+def _require_memory(length: int, size: tuple[int, int]) -> None:
+    height, width = size
+    floats = 3 * 4 * length * height * width
+    memory.require(2 * floats, f"videos of {length} frames of {width}x{height}, predicted and true,")
+
+
 def validation_sequence(args) -> Sequence:
     """The validation video: its first `val_vi_len` frames, or all if there are fewer."""
     folder = args.DR / "val"
     images, labels = _paired_frames(folder / "val_img", folder / "val_label")
     length = _sequence_length(str(folder), len(images), args.val_vi_len)
     size = (args.frame_H, args.frame_W)
+    _require_memory(length, size)
     frames, poses = (
         load_pictures(args.DR, f"val-{kind}", list(files.values()), size, args.num_workers)[:length]
         for kind, files in (("img", images), ("label", labels))
@@ -219,6 +227,7 @@ def load_test_sequences(args) -> list[Sequence]:
         (first_frame,) = load_pictures(args.DR, f"test-img-{name}", first, size, args.num_workers)
         poses = list(numbered_frames(labels / name).values())
         length = _sequence_length(f"{labels / name}", len(poses), args.val_vi_len)
+        _require_memory(length, size)
         pictures = load_pictures(args.DR, f"test-label-{name}", poses, size, args.num_workers)
         truth, source = _true_frames(args, name, length)
         sequence = Sequence(name, pictures[:length], first_frame, truth, source, fill_poses=args.fill_poses)
@@ -252,9 +261,9 @@ def _true_frames(args, name: str, length: int) -> tuple[Tensor | None, str | Non
 
 def _read_truth(path: Path, length: int, size: tuple[int, int]) -> Tensor:
     height, width = size
-    with path.open() as file:
-        comma = "," in file.readline()
     try:
+        with path.open() as file:
+            comma = "," in file.readline()
         table = np.loadtxt(path, np.float32, delimiter="," if comma else None, ndmin=2)
     except ValueError as error:
         raise UserError(f"{path}: is not a table of numbers ({error})") from None

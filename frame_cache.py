@@ -1,6 +1,6 @@
-"""Numbered PNG files -> one memory-mapped array of pictures, decoded and resized once.
+"""Numbered PNG files -> one file of pictures, decoded and resized once.
 
-The array of a folder is uint8 `(N, H, W, 3)` and is kept on disk, so that a later run starts at once
+The pictures of a folder are uint8 `(N, H, W, 3)` in a file of their own, so that a later run starts at once
 and a split may be larger than memory. Pictures are resized by torchvision, bilinear and antialiased, as
 the course lab does.
 """
@@ -8,6 +8,7 @@ the course lab does.
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +17,62 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from engine import files
+from engine import files, memory
 from engine.console import UserError
 from engine.progress import Progress
 
 CACHE_FOLDER = ".frame_cache"
 USER_CACHE = "pose-video-cvae"
+
+
+class Pictures:
+    """Pictures in a cache file, of which only those that are asked for are read.
+
+    A memory-mapped array would do the same, but the process ends at once if its file is cut short.
+
+    Args:
+        path: of an .npy file.
+
+    Attributes:
+        shape: `(N, H, W, 3)`.
+
+    Raises:
+        OSError, ValueError: no such file, or not one of pictures.
+    """
+
+    def __init__(self, path: Path):
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise FileNotFoundError(path)
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if mapped.dtype != np.uint8 or mapped.ndim != 4 or not mapped.flags.c_contiguous:
+            raise ValueError(f"{path}: not a file of pictures")
+        self.path, self.shape, self._offset = path, mapped.shape, mapped.offset
+        self.file = path.open("rb", buffering=0)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pictures."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, index) -> np.ndarray:
+        """The pictures with an index as of NumPy along the first axis; uint8 `(.., H, W, 3)`.
+
+        Raises:
+            UserError: the file was cut short.
+        """
+        numbers = np.arange(len(self))[index]
+        pictures = np.empty((*numbers.shape, *self.shape[1:]), np.uint8)
+        size = self.nbytes // len(self)
+        for number, picture in zip(numbers.ravel(), pictures.reshape(-1, size), strict=True):
+            self.file.seek(self._offset + int(number) * size)
+            if self.file.readinto(picture) != size:
+                raise UserError(
+                    f"{self.path}: was cut short while it was in use; start again, and it is built anew"
+                )
+        return pictures
 
 
 def _folder(path: Path) -> Path:
@@ -82,11 +133,17 @@ def read_picture(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fingerprint(entries: list[os.DirEntry]) -> str:
-    """A digest of the names, sizes and times of the files: another value means other pictures."""
+    """A digest of the names, sizes and times of the files: another value means other pictures.
+
+    The time of the last change of a file's entry is among them, because it cannot be set back.
+    """
     digest = hashlib.sha256()
     for entry in entries:
         status = entry.stat()
-        digest.update(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise UserError(f"{entry.path}: is not a file")
+        times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        digest.update(os.fsencode(entry.name) + b"\0" + times.encode())
     return digest.hexdigest()[:20]
 
 
@@ -94,7 +151,7 @@ def _cache_folders(root: Path) -> Iterator[Path]:
     """The folders for a cache, in order of preference: beside the data, then the user's cache folder."""
     yield root / CACHE_FOLDER
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    yield home / USER_CACHE / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    yield home / USER_CACHE / hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
 
 
 def _decode_into(array: np.ndarray, entries: list[os.DirEntry], workers: int, what: str) -> None:
@@ -123,18 +180,18 @@ def _build_cache(path: Path, shape: tuple, entries: list, workers: int, what: st
         array.flush()
 
 
-def _open_cache(path: Path, shape: tuple) -> np.ndarray | None:
+def _open_cache(path: Path, shape: tuple) -> Pictures | None:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        pictures = Pictures(path)
     except (OSError, ValueError, EOFError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    return pictures if pictures.shape == shape else None
 
 
 def load_pictures(
     root: Path, what: str, entries: list[os.DirEntry], size: tuple[int, int], workers: int
-) -> np.ndarray:
-    """The pictures as a memory-mapped uint8 array `(N, H, W, 3)`, decoded unless a current cache file exists.
+) -> Pictures | np.ndarray:
+    """The pictures, uint8 `(N, H, W, 3)`, decoded unless a current cache file exists.
 
     The name of a cache file holds the digest of the files that it was made from, so a cache file that
     exists is complete and current; those of former states of the same folder are removed.
@@ -150,18 +207,19 @@ def load_pictures(
     prefix = f"{what}-{width}x{height}-"
     name = f"{prefix}{_fingerprint(entries)}.npy"
     for folder in _cache_folders(root):
-        if (array := _open_cache(folder / name, shape)) is not None:
-            return array
+        if (pictures := _open_cache(folder / name, shape)) is not None:
+            return pictures
     for folder in _cache_folders(root):
         try:
             _build_cache(folder / name, shape, entries, workers, what)
-        except OSError:
+        except (OSError, files.WriteError):
             continue
         for old in folder.glob(f"{prefix}*.npy"):
             if old.name != name:
                 old.unlink(missing_ok=True)
-        return np.load(folder / name, mmap_mode="r")
+        return Pictures(folder / name)
     tqdm.write(f"{what}: no folder for a frame cache can be written, so the pictures are decoded in each run")
+    memory.require(np.prod(shape, dtype=float), f"{len(entries)} pictures of {width}x{height}")
     array = np.empty(shape, np.uint8)
     _decode_into(array, entries, workers, what)
     return array

@@ -11,10 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from engine.files import replacing
+
 FRAMES_PER_SECOND = 20
 # A picture of 64x32 is tiny on a screen: it is enlarged until it is about this wide.
 DISPLAY_WIDTH = 192
 HEADING_HEIGHT = 18
+SSIM_LEAST_SIDE = 6  # pixels: at each edge 5 are mirrored
 
 
 def Generate_PSNR(imgs1: Tensor, imgs2: Tensor, data_range: float = 1.0) -> Tensor:
@@ -40,7 +43,7 @@ def psnr_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004) of each frame, `(T, 3, H, W)` in [0, 1] -> `(T,)`."""
+    """SSIM (Wang et al. 2004) of each frame, `(T, 3, H, W)` in [0, 1] -> `(T,)`; not of smaller pictures."""
     # Imported here: it takes seconds, and training needs none of it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -127,7 +130,8 @@ def save_sheet(path: Path, film: Film, count: int = 8) -> None:
         page = Image.fromarray(film.frames[t]).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(page, (margin, top))
         ImageDraw.Draw(sheet).text((4, top + 4), str(t), fill="black")
-    sheet.save(path)
+    with replacing(path) as temporary:
+        sheet.save(temporary)
 
 
 def save_gif(path: Path, film: Film) -> None:
@@ -155,13 +159,14 @@ def save_gif(path: Path, film: Film) -> None:
             page.paste(body, (0, HEADING_HEIGHT))
         pages.append(page)
     duration = 1000 // FRAMES_PER_SECOND
-    pages[0].save(path, save_all=True, append_images=pages[1:], duration=duration, loop=0)
+    with replacing(path) as temporary:
+        pages[0].save(temporary, save_all=True, append_images=pages[1:], duration=duration, loop=0)
 
 
 def save_mp4(path: Path, film: Film) -> None:
     """Write an MP4 in H.264, which every browser plays; an odd side loses its last row or column."""
     band = film.heading()
-    with iio.imopen(path, "w", plugin="pyav") as file:
+    with replacing(path) as temporary, iio.imopen(temporary, "w", plugin="pyav") as file:
         file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)
         for frame in film.frames:
             page = frame.repeat(film.times, axis=0).repeat(film.times, axis=1)
@@ -179,6 +184,11 @@ def axes_of(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 1
     return axes
 
 
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+
+
 def plot_losses(rows: list[dict], path: Path) -> None:
     """Training loss by epoch: total, MSE and KL, each on an axis of its own (logarithmic)."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
@@ -190,7 +200,7 @@ def plot_losses(rows: list[dict], path: Path) -> None:
         axes.plot(epochs, [row[column] for row in rows], marker=".")
         if all(row[column] > 0 for row in rows):
             axes.set_yscale("log")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_schedules(rows: list[dict], path: Path) -> None:
@@ -212,7 +222,7 @@ def plot_schedules(rows: list[dict], path: Path) -> None:
             forced = [row["teacher_forcing"] for row in rows]
             axes.plot(epochs, forced, "o", ms=3, alpha=0.5, color="C4", label="drawn")
             axes.legend()
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
@@ -224,7 +234,7 @@ def plot_psnr_by_epoch(rows: list[dict], path: Path) -> None:
     axes = axes_of(figure, title, "PSNR (dB)")
     axes.plot([row["epoch"] for row in rows], [row["val_psnr"] for row in rows], marker=".")
     axes.plot(best["epoch"], best["val_psnr"], "o", color="C3")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_psnr_by_frame(curves: dict[str, list[float]], path: Path) -> None:
@@ -235,7 +245,7 @@ def plot_psnr_by_frame(curves: dict[str, list[float]], path: Path) -> None:
         mean = sum(values) / len(values)
         axes.plot(range(1, len(values) + 1), values, lw=1, label=f"{name}: mean {mean:.2f} dB")
     axes.legend()
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_run(rows: list[dict], psnr_by_frame: dict[str, list[float]], folder: Path) -> None:

@@ -1,18 +1,16 @@
 """Checkpoints: what one holds, written and read; complete or not written at all; read without running code.
 
 Keys of the course lab: `state_dict, optimizer, lr, tfr, last_epoch` (the last finished epoch). Beside them:
-`format_version, args, step, history, rng`. Only tensors and plain values are stored (docs/contract.md,
+`format_version, args, step, history, rng, kept`. Only tensors and plain values are stored (docs/contract.md,
 "Checkpoint").
 """
 
 import argparse
-import contextlib
 import io
 import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -37,20 +35,28 @@ class Checkpoints:
         args: all flags of the run.
         step: the training step, with its model and optimizer.
         history: the records of the run.
+
+    Attributes:
+        kept: whether last.ckpt is kept as epoch=E.ckpt, too.
     """
 
     def __init__(self, args, step: TrainingStep, history: History):
         self.args, self.step, self.history = args, step, history
+        self.kept = False
 
     def begin_folder(self) -> None:
-        """Make the folder ready: no former run, args.json, and the checkpoints of a run that branches off."""
+        """Make the folder of a new run ready: no former run, args.json, and the start of a branch."""
         args = self.args
-        if args.overwrite and not args.resume:
+        if args.overwrite:
             folder.delete_run(args.save_root, keep=args.ckpt_path)
-        files.write(args.save_root / "args.json", json.dumps(options.storable(args), indent=2))
-        if self.history.rows and not args.resume:
+        self.write_args()
+        if self.history.rows:
             self.history.branch()
             self.save(keep=False)
+
+    def write_args(self) -> None:
+        """Write args.json."""
+        files.write(self.args.save_root / "args.json", json.dumps(options.storable(self.args), indent=2))
 
     def save(self, keep: bool) -> None:
         """Write last.ckpt; copy it to best.ckpt if the last epoch is the best, to epoch=E.ckpt if `keep`.
@@ -58,11 +64,15 @@ class Checkpoints:
         Raises:
             UserError: the disk is full, or the folder cannot be written; each file is what it was before.
         """
+        self.kept = keep
+        write(self.args.save_root / "last.ckpt", self._checkpoint())
+        self.complete()
+
+    def complete(self) -> None:
+        """Write the copies of last.ckpt; a run that was killed between it and them makes up for it so."""
         root, epoch = self.args.save_root, self.history.rows[-1]["epoch"]
-        write(root / "last.ckpt", self._checkpoint())
-        for name in ["best.ckpt"] * self.history.last_is_best() + [f"epoch={epoch}.ckpt"] * keep:
-            with _saving(root / name):
-                files.copy(root / "last.ckpt", root / name)
+        for name in ["best.ckpt"] * self.history.last_is_best() + [f"epoch={epoch}.ckpt"] * self.kept:
+            files.copy(root / "last.ckpt", root / name)
 
     def _checkpoint(self) -> dict:
         row = self.history.rows[-1]
@@ -77,13 +87,14 @@ class Checkpoints:
             "step": self.step.updates,
             "history": self.history.state_dict(),
             "rng": rng_state(self.step.device),
+            "kept": self.kept,
         }
 
     def restore(self, path: Path, checkpoint: dict) -> int:
         """Continue from a checkpoint that `read` returned; returns the next epoch.
 
         A checkpoint of the course lab brings its weights and its epoch alone. The state of another optimizer
-        than `--optim` is left out.
+        than `--optim`, and of random generators of another `--seed`, are left out.
         """
         load_weights(self.step.model, path, checkpoint)
         if is_complete(checkpoint):
@@ -94,19 +105,12 @@ class Checkpoints:
                 print(f"{path}: trained with --optim {former}; {self.args.optim} starts without a state")
             self.step.updates = checkpoint["step"]
             self.history.load_state_dict(checkpoint["history"])
-            restore_rng(checkpoint["rng"], self.step.device)
+            self.kept = checkpoint.get("kept", False)  # a former version did not store it
+            if checkpoint["args"]["seed"] == self.args.seed:
+                restore_rng(checkpoint["rng"], self.step.device)
         else:
             print(f"{path}: in the course lab's format; the optimizer starts without its state")
         return checkpoint.get("last_epoch", -1) + 1
-
-
-@contextlib.contextmanager
-def _saving(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kept = f"; {path.name} is what it was before" if path.exists() else ""
-        raise UserError(f"cannot save {path}: {error.strerror}{kept}") from None
 
 
 def write(path: Path, checkpoint: dict) -> None:
@@ -118,8 +122,7 @@ def write(path: Path, checkpoint: dict) -> None:
     # torch.save reports a full disk as a RuntimeError without a cause; writing bytes raises an OSError.
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    with _saving(path):
-        files.write(path, buffer.getvalue())
+    files.write(path, buffer.getvalue())
 
 
 def read(path: Path) -> dict:
@@ -212,13 +215,29 @@ def trainer_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict | No
         raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
     if typed.get("test") and not path:
         raise UserError("--test needs --ckpt_path, the checkpoint to validate")
+    if typed.get("overwrite") and (resume or typed.get("test")):
+        raise UserError("--overwrite deletes the run in --save_root, but --resume and --test need or keep it")
     if resume:
         path = typed["save_root"] / "last.ckpt"
         if not path.is_file():
             raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
-    if path:
-        return resolve(options.TRAINER, typed, path)
-    return options.resolve(options.TRAINER, typed), None
+    if not path:
+        return options.resolve(options.TRAINER, typed), None
+    args, checkpoint = resolve(options.TRAINER, typed, path)
+    if resume:
+        _check_same_run(args, checkpoint)
+    return args, checkpoint
+
+
+def _check_same_run(args, checkpoint: dict) -> None:
+    """Refuse flags that a resumed run cannot have: its optimizer and its random numbers go on."""
+    for name in ("optim", "seed"):
+        stored = stored_flags(checkpoint).get(name, getattr(args, name))
+        if getattr(args, name) != stored:
+            remedy = "--ckpt_path with another --save_root starts a branch with another"
+            raise UserError(
+                f"--{name} {getattr(args, name)}: the run has {stored}, and goes on with it; {remedy}"
+            )
 
 
 def tester_flags(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:

@@ -1,28 +1,20 @@
-"""How a script ends: with one line and an exit code, whatever happens.
+"""How a script begins and ends: with one line and an exit code, whatever happens.
 
 This module does not import torch, so that a script can import it first and answer Ctrl-C while torch loads.
 """
 
-import errno
+import io
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 USER_MISTAKE = 2
-# Errors of the machine, not of the program: they end in one line, not in a traceback.
-REFUSALS = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+# SIGHUP, which Windows lacks: the terminal was closed.
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SECONDS_TO_STOP = 10
 
 
 class UserError(Exception):
@@ -30,50 +22,127 @@ class UserError(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM. `signum` is the signal."""
+    """Ctrl-C, SIGTERM or SIGHUP. `signum` is the signal."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
 
+class _Output(io.FileIO):
+    """A file for output that accepts everything, even if its reader has gone or its disk is full."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+class _Stopping:
+    """The answer to signals: `Stopped` once, and again each second, because a library may swallow it."""
+
+    def __init__(self):
+        self.signum = None
+        self.seconds = 0
+
+    def __call__(self, signum: int, _frame) -> None:
+        if self.signum is not None and signum in STOP_SIGNALS:
+            return  # a second Ctrl-C must not stop the cleaning up
+        self.signum = self.signum or signum
+        if self.seconds == SECONDS_TO_STOP:
+            os._exit(128 + self.signum)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 1)
+        self.seconds += 1
+        raise Stopped(self.signum)
+
+
 def complain(text: str) -> None:
     """Print one line on standard error, with the name of the running script, and its rank if not 0."""
     rank = os.environ.get("RANK", "0")
     script = Path(sys.argv[0]).name + (f", rank {rank}" if rank != "0" else "")
-    print(f"{script}: {text}", file=sys.stderr, flush=True)
+    print(f"{script}: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def _quit(signum, _frame):
     # Imports of large libraries may swallow an exception that is raised here, so exit at once.
-    os.write(2, f"{Path(sys.argv[0]).name}: stopped before it began\n".encode())
+    os.write(2, f"{Path(sys.argv[0]).name}: stopped before it began\n".encode(errors="replace"))
     os._exit(128 + signum)
 
 
-def _raise(signum, _frame):
-    raise Stopped(signum)
+def _answer(signals: list[int], handler) -> None:
+    for signum in signals:
+        # nohup and the like have told a process to go on after its terminal was closed.
+        if signum in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
-def quit_on_signals() -> None:
-    """Until `run` is called, Ctrl-C and SIGTERM print a line and exit."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _quit)
+def ignore_signals() -> None:
+    """From now on Ctrl-C, SIGTERM and SIGHUP do nothing, because the rest takes moments."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    _answer(STOP_SIGNALS, signal.SIG_IGN)
+
+
+def prepare() -> None:
+    """Make a script robust before it imports anything large.
+
+    Until `run` is called, a signal prints a line and exits. A run goes on if nobody reads its output any
+    more, and output in an encoding that lacks a character shows its number. Users without a home, as in
+    containers, get a temporary one, because several libraries need one.
+    """
+    _answer(STOP_SIGNALS, _quit)
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
+def _lasting(stream) -> io.TextIOBase:
+    if stream is None:  # closed before the script began
+        return Path(os.devnull).open("w")
+    raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    buffered = stream is sys.stdout and not stream.isatty()
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=not buffered)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main` and exit: 0; 2 for a `UserError`; 128 + N for signal N."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _raise)
+    """Call `main` and exit: 0; 2 for a mistake, or where the machine refuses; 128 + N for signal N."""
+    stopping = _Stopping()
+    _answer(STOP_SIGNALS, stopping)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, stopping)
+    try:
+        code = _exit_code(main)
+    except Stopped as stop:
+        ignore_signals()
+        complain(f"stopped by {stop}")
+        code = 128 + stop.signum
+    finally:
+        ignore_signals()  # the interpreter takes some time to end
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
     try:
         main()
     except UserError as error:
         complain(str(error))
-        sys.exit(USER_MISTAKE)
     except OSError as error:
-        if error.errno not in REFUSALS:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
-        complain(f"{error.filename or 'cannot write'}: {error.strerror}")
-        sys.exit(USER_MISTAKE)
-    except Stopped as stop:
-        complain(f"stopped by {stop}")
-        sys.exit(128 + stop.signum)
+        needed = f" ({error})" if str(error) else ""
+        complain(f"out of memory{needed}; smaller pictures, clips, batches or networks need less")
+    else:
+        return 0
+    return USER_MISTAKE
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a class for CUDA alone, and it cannot be imported here.
+    kinds = MemoryError.__name__, "_ArrayMemoryError", "OutOfMemoryError"
+    return type(error).__name__ in kinds or "can't allocate memory" in str(error)

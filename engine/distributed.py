@@ -5,8 +5,8 @@ ranks equals a step of one rank with N times the batch, and a checkpoint continu
 """
 
 import contextlib
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from . import console
 
 # The time that other ranks wait for rank 0 to decode a dataset, or to validate.
 TIMEOUT = timedelta(hours=1)
@@ -40,14 +42,34 @@ def world_size() -> int:
 
 
 def launch(count: int, script: str, argv: list[str]) -> None:
-    """Replace this process by torchrun, which starts `count` processes of a script on this machine."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    os.execv(sys.executable, [*torchrun, script, *argv])
+    """Run a script in `count` processes on this machine; returns if all end well.
+
+    Raises:
+        SystemExit: with the exit code of the process that failed first, which has printed the reason.
+        Stopped: by a signal.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        torchrun(["--standalone", f"--nproc_per_node={count}", script, *argv])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        raise SystemExit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from None
+    except SignalException as stop:
+        console.ignore_signals()  # torchrun's handlers raise again
+        raise console.Stopped(stop.sigval) from None
 
 
 @contextlib.contextmanager
 def group() -> Iterator[None]:
-    """The connection between the ranks, if torchrun started them; only rank 0 prints."""
+    """The connection between the ranks, if torchrun started them; only rank 0 prints.
+
+    Raises:
+        UserError: another rank has ended.
+    """
     if not is_launched():
         yield
         return
@@ -56,8 +78,15 @@ def group() -> Iterator[None]:
         if rank():
             null = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(null))
-        yield
-        dist.barrier()  # a rank that leaves while another still works can abort it
+        try:
+            yield
+            dist.barrier()  # a rank that leaves while another still works can abort it
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise console.UserError(
+                "lost the other processes; the line of the first that ended says why"
+            ) from None
         dist.destroy_process_group()
 
 
@@ -69,6 +98,21 @@ def local_rank_0_first() -> Iterator[None]:
     yield
     if dist.is_initialized() and not local_rank():
         dist.barrier()
+
+
+def check_same(values: list, what: str) -> None:
+    """Refuse to share a run between ranks that have other values than rank 0, which would wait for ever.
+
+    Raises:
+        UserError: on a rank that differs.
+    """
+    if world_size() == 1:
+        return
+    of_ranks: list = [None] * world_size()
+    dist.all_gather_object(of_ranks, values)
+    if values != of_ranks[0]:
+        counts = f"{len(values)} instead of {len(of_ranks[0])}"
+        raise console.UserError(f"other {what} than on rank 0 ({counts}); give all machines the same data")
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module | None:

@@ -93,10 +93,13 @@ def render(model: VAE_Model, sequences: list[Sequence], args, report=None) -> No
 
 
 def score(sequence: Sequence, ssim: bool = True) -> None:
-    """PSNR and SSIM over the predicted frames (the first frame is given), into `scores`; needs the truth."""
+    """PSNR and SSIM over the predicted frames (the first frame is given), into `scores`; needs the truth.
+
+    Pictures with a side below `utils.SSIM_LEAST_SIDE` have no SSIM.
+    """
     predicted, truth = sequence.prediction[1:], sequence.truth[1:]
     by_frame = {"psnr": utils.psnr_by_frame(predicted, truth)}
-    if ssim:
+    if ssim and min(truth.shape[-2:]) >= utils.SSIM_LEAST_SIDE:
         by_frame["ssim"] = utils.ssim_by_frame(predicted, truth)
     for name, values in by_frame.items():
         sequence.scores[f"{name}_by_frame"] = values.tolist()

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from . import files
+from .events import Events
 
 COLUMNS = (
     "epoch", "loss", "mse", "kl", "beta", "tfr", "teacher_forcing", "clip_length", "lr", "val_loss",
@@ -30,7 +31,7 @@ class History:
         self.psnr_by_frame: dict[str, list[float]] = {}
         # Index of the first row that counts for the best epoch: earlier ones belong to another run.
         self._branch_point = 0
-        self._tensorboard = None
+        self._events = Events()
 
     def state_dict(self) -> dict:
         """Plain values, for a checkpoint."""
@@ -78,7 +79,7 @@ class History:
                 self.psnr_by_frame["best"] = record["psnr_by_frame"]
 
     def write(self, folder: Path) -> None:
-        """Write the folder's history.csv and val_psnr_by_frame.csv, and add the last epoch to TensorBoard."""
+        """Write history.csv, val_psnr_by_frame.csv and TensorBoard's events. Raises as `files.write` does."""
         files.write(folder / "history.csv", _csv(COLUMNS, self.rows))
         curves = self.psnr_by_frame
         frames = [
@@ -86,19 +87,7 @@ class History:
             for frame, values in enumerate(zip(*curves.values(), strict=True), 1)
         ]
         files.write(folder / "val_psnr_by_frame.csv", _csv(("frame", "last", "best"), frames))
-        self._to_tensorboard(folder, self.rows[-1])
-
-    def _to_tensorboard(self, folder: Path, row: dict) -> None:
-        if self._tensorboard is None:
-            # Imported here: it takes a second, and a run that ends early never needs it.
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Rows after the resumed epoch, from the run that was stopped, disappear.
-            self._tensorboard = SummaryWriter(folder / "tensorboard", purge_step=row["epoch"])
-        for column in COLUMNS[1:]:
-            if row[column] is not None:
-                self._tensorboard.add_scalar(column, float(row[column]), row["epoch"])
-        self._tensorboard.flush()
+        self._events.write(folder / "tensorboard", self.rows)
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict]) -> str:

@@ -17,7 +17,7 @@ _UNET = ARCHITECTURES["unet"].DEFAULTS
 DATA = (
     value("--DR", Path, REQUIRED, "dataset root: folder with train, val and test"),
     value("--save_root", Path, REQUIRED, "folder for everything that is written"),
-    value("--num_workers", whole(0), 4, "threads that decode pictures, once for each dataset and size"),
+    value("--num_workers", whole(0, 256), 4, "threads that decode pictures, once for each dataset and size"),
     # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
     value("--frame_H", whole(4), 32, "frame height to which pictures are resized"),
     value("--frame_W", whole(4), 64, "frame width to which pictures are resized"),
@@ -45,7 +45,7 @@ GENERATION = (
         "gaps stay blank, because the person is gone",
     ),
     value(
-        "--shifts", whole(1), 3,
+        "--shifts", whole(1, 99), 3,
         "a frame is the mean of this many predictions, from inputs that are shifted sideways by 0, 1, -1, "
         "2, .. pixels; 1 is the fastest",
     ),
@@ -185,7 +185,8 @@ HARDWARE = (
         "--precision", ["auto", "fp32", "bf16"], "auto",
         "arithmetic of the networks; auto is bf16 where the device has it in hardware",
     ),
-    value("--seed", whole(0), 0, "seed of all randomness"),
+    # torch takes 64 bits.
+    value("--seed", whole(0, 2**63 - 1), 0, "seed of all randomness"),
 )  # fmt: skip
 TRAINER = {
     "data": (*DATA, *VALIDATION),

@@ -19,6 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 REQUIRED = object()
+LARGEST = 2**40  # of a whole number, unless a flag has a limit of its own
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,14 @@ def switch(name: str, help: str) -> Flag:
     return Flag(name, False, help, {"action": "store_true"})
 
 
-def whole(least: int):
-    """An argparse type: a whole number of at least `least`."""
+def whole(least: int, most: int = LARGEST):
+    """An argparse type: a whole number from `least` to `most`."""
 
     def integer(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        if not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
         return value
 
     return integer

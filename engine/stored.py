@@ -87,13 +87,18 @@ class Checked:
     def tensor(self, key: object, shapes: tuple[torch.Size, ...], dtype: torch.dtype) -> Tensor:
         """An ordinary tensor of one of some shapes, all of its values finite."""
         value = self.values.get(key)
-        plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
-        if not plain or value.shape not in shapes or value.dtype is not dtype or value.is_meta:
+        if not _is_ordinary(value, dtype) or value.shape not in shapes:
             expected = " or ".join(str(list(shape)) for shape in shapes)
             self.refuse(f"a tensor of shape {expected} and {dtype}", key)
         if not torch.isfinite(value).all():
             self.refuse("finite", key)
         return value
+
+
+def _is_ordinary(value: object, dtype: torch.dtype) -> bool:
+    """Whether a value is a tensor of a type with memory of its own: not sparse, quantized or meta."""
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return dense and value.dtype is dtype and not value.is_meta
 
 
 def check_flags(path: Path, stored: object) -> None:
@@ -119,6 +124,8 @@ def check_values(path: Path, checkpoint: dict, columns: tuple[str, ...]) -> None
         checked.number(key)
     checked.entry("optimizer")
     check_flags(path, checkpoint.get("args"))
+    if not isinstance(checkpoint.get("kept", False), bool):
+        checked.refuse("true or false", "kept")
     history = checked.entry("history")
     rows = history.row("rows")
     if not rows:
@@ -165,8 +172,7 @@ def check_weights(path: Path, weights: dict, own: dict[str, Tensor], hint: str) 
         raise UserError(f"{path}: {where} {different[0]} ({len(different)} names differ); {hint}")
     for name, tensor in own.items():
         stored = weights[name]
-        plain = isinstance(stored, Tensor) and stored.layout is torch.strided and not stored.is_quantized
-        if not plain or stored.dtype is not tensor.dtype or stored.is_meta:
+        if not _is_ordinary(stored, tensor.dtype):
             raise UserError(f"{path}: {name} is not an ordinary tensor of {tensor.dtype}")
         if stored.shape != tensor.shape:
             shapes = f"{list(stored.shape)} where {list(tensor.shape)} is expected"

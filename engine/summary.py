@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .device import resolved_precision
+from .distributed import world_size
 from .options import LONG_RUN, LONG_RUN_DEFAULTS
 from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan, fast_training
 
@@ -17,29 +18,32 @@ KL_SCALES = {
 }
 
 
-def run_summary(args, model: nn.Module, device: torch.device, steps: int, backgrounds=None) -> str:
+def run_summary(args, model: nn.Module, device: torch.device, clips) -> str:
     """What the budget decided, the model and how it is trained, the schedules, and what cannot be done.
 
     Args:
         args: all flags of the run.
-        steps: of the first epoch.
-        backgrounds: of the shots, if the person is pasted on them: uint8 `(shots, H, W, 4)`.
+        clips: the `TrainingClips`.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     first, last = clip_length(args, 0.0), clip_length(args, 1.0)
-    clips = epoch_plan(args, Budget(args), 0).clips
+    plan = epoch_plan(args, Budget(args), 0)
+    batches = clips.batches(0, 0, world_size(), first, plan.clips)
     precision = resolved_precision(args.precision, device)
     fast = " while --fast_train lasts" if fast_training(args, 0) else ""
     zeros = f"; z = 0 in {args.z_dropout:.0%} of clips" if args.z_dropout else ""
     course = "" if args.recipe == "lab" else "; course protocol: --recipe lab"
     every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
+    step = f"{_span(plan.clips, args.batch_size)} a step, {len(batches)} steps an epoch{fast}"
     lines = [
         f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {device}; clips of "
-        f"{_span(first, last)} frames, {_span(clips, args.batch_size)} a step, {steps} steps an epoch{fast}; "
+        f"{_span(first, last)} frames, {step}; "
         f"validation every {every}; results in {args.save_root}",
         f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}{course}",
     ]
-    notes = *idle_schedules(args), *_missing_backgrounds(args, backgrounds)
+    longest = clips.batches(0, 0, world_size(), last)
+    small = dict.fromkeys((_small_batch(batches[0], plan.clips), _small_batch(longest[0], args.batch_size)))
+    notes = *filter(None, small), *idle_schedules(args), *_missing_backgrounds(args, clips.backgrounds)
     return "\n".join([*_decided_by_budget(args), *lines, *notes])
 
 
@@ -48,6 +52,12 @@ def _decided_by_budget(args) -> list[str]:
         return []
     flags = [f"--{name} {value}" for name, value in LONG_RUN_DEFAULTS.items() if getattr(args, name) == value]
     return [f"as in all runs of {LONG_RUN} minutes or more: {' '.join(flags)}"] if flags else []
+
+
+def _small_batch(batch: np.ndarray, wanted: int) -> str | None:
+    if len(batch) == wanted:
+        return None
+    return f"clips of {batch.shape[1]} frames: {len(batch)} a step instead of {wanted}, the data have no more"
 
 
 def _missing_backgrounds(args, backgrounds: np.ndarray | None) -> list[str]:

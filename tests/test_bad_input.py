@@ -156,7 +156,7 @@ def test_disk_that_fills_up_during_a_save_leaves_the_old_checkpoint(dataset, tmp
     assert_succeeds(train(dataset, tmp_path))
 
     def small_files_only():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     done = train(dataset, tmp_path, "--resume", "--num_epoch=3", preexec_fn=small_files_only)
     assert_user_error(done, "cannot save", "last.ckpt")

@@ -87,7 +87,7 @@ def test_cache_holds_the_pictures_and_is_used_again(root, monkeypatch):
     monkeypatch.setattr(frame_cache, "read_picture", None)  # a second decoding would fail
     again = load(root)
     assert np.array_equal(again, expected)
-    assert isinstance(again, np.memmap)
+    assert isinstance(again, frame_cache.Pictures)
 
 
 @pytest.mark.parametrize("change", ["content", "time", "added", "removed", "renamed"])

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import console
 
 if __name__ == "__main__":
-    console.quit_on_signals()  # before torch, which takes seconds to load
+    console.prepare()  # before torch, which takes seconds to load
 
 import torch
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine import console
 
 if __name__ == "__main__":
-    console.quit_on_signals()  # before torch and matplotlib, which take seconds to load
+    console.prepare()  # before torch and matplotlib, which take seconds to load
 
 from engine import files, options
 from engine.console import UserError

@@ -8,8 +8,7 @@ import sys
 import pytest
 import torch
 
-import Trainer
-from engine import checkpoint, distributed
+from engine import checkpoint
 from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_script
 
 # Clips so short that the dataset has enough of them for the step of all ranks.
@@ -111,24 +110,47 @@ def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
     assert "best: " not in done.stdout
 
 
-def test_several_gpus_get_a_process_each(dataset, tmp_path, monkeypatch):
-    """`--gpu N` on a machine with N GPUs, up to the call that replaces this process."""
+SEVERAL = """
+import sys, Trainer
+from engine import console
+console.prepare()
+Trainer.gpu_count = lambda args: args.gpu
+console.run(Trainer.main)
+"""
 
-    class ReplacedError(Exception):
-        pass
 
-    def execv(program, command):
-        raise ReplacedError(program, command)
+def run_on_several(dataset, folder, *flags):
+    """The Trainer on a machine where `--gpu N` finds N devices (here processes on the CPU)."""
+    environment = one_thread() | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SEVERAL, *map(str, run(dataset, folder, *flags))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
-    monkeypatch.setattr(Trainer, "gpu_count", lambda args: args.gpu)
-    monkeypatch.setattr(distributed.os, "execv", execv)
-    flags = ["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=3"]
-    with pytest.raises(ReplacedError) as replaced:
-        Trainer.main(flags)
-    program, command = replaced.value.args
-    assert program == command[0] == sys.executable
-    assert command[1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", Trainer.__file__, *flags
-    ]  # fmt: skip
-    Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), *FLAGS, "--gpu=1", "--num_epoch=1"])
-    assert (tmp_path / "last.ckpt").exists()
+
+def test_several_gpus_get_a_process_each(dataset, tmp_path):
+    done = run_on_several(dataset, tmp_path, "--gpu=2", "--batch_size=2", "--num_epoch=1")
+    assert_succeeds(done)
+    assert done.stdout.count("best: ") == 1
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 0
+
+
+def test_mistake_of_several_processes_ends_in_one_line_without_torchrun_s_traceback(tmp_path):
+    done = run_on_several(tmp_path / "nowhere", tmp_path / "run", "--gpu=2")
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("no such folder") == 1
+
+
+def test_rank_with_other_data_says_so(dataset, tmp_path):
+    script = tmp_path / "other.py"
+    script.write_text(
+        "import os, Trainer\n"
+        "from engine import console\n"
+        "clips = Trainer.TrainingClips\n"
+        "def fewer(args):\n"
+        "    args.partial = 0.8 if os.environ['RANK'] == '1' else 1.0\n"
+        "    return clips(args)\n"
+        "Trainer.TrainingClips = fewer\n"
+        "console.run(Trainer.main)\n"
+    )
+    done = torchrun(script, *run(dataset, tmp_path / "run"), env=one_thread() | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode != 0
+    assert "rank 1: other frames of training than on rank 0 (19 instead of 24)" in done.stderr

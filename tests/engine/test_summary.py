@@ -9,9 +9,19 @@ from modules import VAE_Model
 NEEDED = ["--DR=data", "--save_root=run"]
 
 
-def summary_of(*flags):
+class Clips:
+    """Stands for the training data: 75 steps, as large as is asked for or as `most`."""
+
+    def __init__(self, args, most=1000, backgrounds=None):
+        self.args, self.most, self.backgrounds = args, most, backgrounds
+
+    def batches(self, epoch, rank, ranks, length, clips=None):
+        return [np.zeros((min(self.most, clips or self.args.batch_size), length))] * 75
+
+
+def summary_of(*flags, **data):
     args = options.trainer_args([*NEEDED, *flags])
-    return run_summary(args, VAE_Model(args), torch.device("cpu"), steps=75)
+    return run_summary(args, VAE_Model(args), torch.device("cpu"), Clips(args, **data))
 
 
 def test_summary_says_what_runs_by_default():
@@ -64,12 +74,15 @@ def test_schedules_that_would_act_after_the_run_are_named(flags, words):
 
 def test_shots_without_a_background_are_counted():
     backgrounds = np.full((3, 4, 4, 4), 255, np.uint8)
-    args = options.trainer_args(NEEDED)
-    known = run_summary(args, VAE_Model(args), torch.device("cpu"), 75, backgrounds)
-    assert len(known.split("\n")) == 2
+    assert len(summary_of(backgrounds=backgrounds).split("\n")) == 2
     backgrounds[1, ..., 3] = 0
-    text = run_summary(args, VAE_Model(args), torch.device("cpu"), 75, backgrounds)
+    text = summary_of(backgrounds=backgrounds)
     assert text.split("\n")[2] == "--augment turn,paste: 1 of 3 shots have no steady background"
+
+
+def test_data_with_fewer_clips_than_a_step_wants_are_named():
+    assert "clips of 3 frames: 4 a step instead of 10" in summary_of(most=4)
+    assert "clips of 16 frames: 1 a step instead of 2" in summary_of(most=1)
 
 
 def test_what_a_long_budget_decides_stands_in_the_first_line():
