@@ -9,7 +9,6 @@ benchmark.json (all samples), benchmark.md (the table), and, without --DR, a dra
 import json
 import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -28,6 +27,7 @@ import torch
 from engine import files, options
 from engine.device import select_device
 from engine.parser import Parser, whole
+from tools import children
 from tools.benchmarking import measure
 
 # Each architecture is measured with its own recipe: `lab` with the protocol of the course lab.
@@ -96,10 +96,11 @@ def sample(command: str, flags: list[str]) -> float:
         return measure.launch(side, [*flags, *changes])
     process = [sys.executable, "-m", "tools.benchmarking.measure", side, measurement, *flags, *changes]
     # In a session of its own, so that Ctrl-C is answered once, here.
-    done = subprocess.run(process, cwd=measure.ROOT, stdout=subprocess.PIPE, start_new_session=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)  # the process has printed the reason
-    return float(done.stdout.split()[-1])
+    try:
+        printed = children.run(process, output=True, cwd=measure.ROOT, start_new_session=True)
+    except children.ChildError as failure:
+        raise SystemExit(failure.code) from None
+    return float(printed.split()[-1])
 
 
 def best_batch(command: str, flags: list[str], sizes: tuple[int, ...]) -> int:
@@ -173,7 +174,7 @@ def prepare(own, trainer_flags: list[str]) -> tuple[list[str], torch.device]:
     if not own.DR:
         frames = EPOCH_CLIPS[device.type] * options.trainer_args(flags).train_vi_len
         command = [sys.executable, "tools/make_dataset.py", data, *DRAWN, f"--train_frames={frames}"]
-        subprocess.run(command, cwd=measure.ROOT, check=True)
+        children.run(command, cwd=measure.ROOT)
     return flags, device
 
 

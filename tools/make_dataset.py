@@ -33,13 +33,12 @@ import shutil
 import signal
 from multiprocessing.connection import Connection, wait
 
-from engine.console import Stopped, UserError
+from engine.console import UserError
 from engine.parser import Parser, whole
 from tools.studio.dataset import SHORTEST_TAKE, SPLITS, TAKES, Job, draw, prepare
 
 UNFINISHED = ".unfinished"  # folder in OUT for the new splits, until all of them are complete
 REPLACED = ".replaced"  # folder in OUT for the old splits, until the new ones are in place
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,7 +91,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
     processes, reports = [], []
     try:
         # Blocked until all have started: a process that just started still has this one's handlers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, console.STOP_SIGNALS)
         for first in range(min(workers, len(jobs))):
             report, sender = multiprocessing.Pipe(duplex=False)
             process = multiprocessing.Process(target=_draw_share, args=(jobs[first::workers], sender))
@@ -100,7 +99,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
             sender.close()
             processes.append(process)
             reports.append(report)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, console.STOP_SIGNALS)
         while reports:
             for report in wait(reports):
                 if error := report.recv():
@@ -109,7 +108,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
     except EOFError:
         raise UserError("a drawing process ended early; if memory ran out, give fewer --workers") from None
     finally:
-        _ignore_signals()
+        console.ignore_signals()
         for process in processes:
             process.kill()
             process.join()
@@ -117,7 +116,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
 
 def _draw_share(jobs, sender: Connection):
     """The work of one process; sends None at its end, or the `OSError` that stopped it."""
-    _ignore_signals()  # the main process answers them, and kills this one
+    console.ignore_signals()  # the main process answers them, and kills this one
     error = None
     try:
         for job in jobs:
@@ -129,6 +128,15 @@ def _draw_share(jobs, sender: Connection):
     sender.send(error)
 
 
+def restore(out: Path) -> None:
+    """Move back the old splits that a killed process has moved away, and remove what else it left."""
+    for split in SPLITS:
+        if os.path.lexists(out / REPLACED / split) and not os.path.lexists(out / split):
+            (out / REPLACED / split).rename(out / split)
+    for name in (REPLACED, UNFINISHED):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
 def publish(root: Path, out: Path) -> None:
     """Move all new splits from `root` to `out` and remove the old ones; or change nothing, and raise.
 
@@ -137,7 +145,6 @@ def publish(root: Path, out: Path) -> None:
         UserError: the new splits are in place, but the old ones cannot be removed.
     """
     replaced = out / REPLACED
-    shutil.rmtree(replaced, ignore_errors=True)
     replaced.mkdir()
     moves = [(out / split, replaced / split) for split in SPLITS if os.path.lexists(out / split)]
     moves += [(root / split, out / split) for split in SPLITS]
@@ -157,27 +164,14 @@ def publish(root: Path, out: Path) -> None:
         raise UserError(f"the new dataset is complete, but the old one cannot be removed: {error}") from None
 
 
-def _ignore_signals():
-    for signum in SIGNALS:
-        signal.signal(signum, lambda *_: None)
-
-
-def _stop(signum, _frame):
-    """The first signal stops the drawing; a second one must not stop the cleaning up."""
-    _ignore_signals()
-    raise Stopped(signum)
-
-
 def main() -> None:
     """Run the program."""
     args = parse_arguments()
     check_out(args.out, args.overwrite)
-    for signum in SIGNALS:
-        signal.signal(signum, _stop)
     is_new = not args.out.exists()
     root = args.out / UNFINISHED
     try:
-        shutil.rmtree(root, ignore_errors=True)
+        restore(args.out)
         root.mkdir(parents=True)
         jobs = prepare(args, root)
         draw_all(jobs, args.workers)
@@ -185,7 +179,7 @@ def main() -> None:
     except OSError as error:
         raise UserError(f"cannot write {args.out}: {error}") from None
     finally:
-        _ignore_signals()
+        console.ignore_signals()
         shutil.rmtree(root, ignore_errors=True)
         if is_new and args.out.is_dir() and not any(args.out.iterdir()):
             args.out.rmdir()

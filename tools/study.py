@@ -15,7 +15,6 @@ import contextlib
 import json
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from engine import files, options
 from engine.console import UserError
 from engine.parser import Parser, whole
 from engine.summary import idle_schedules
+from tools import children
 from tools.study_page import FinishedRun, write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,6 +131,8 @@ def check_unchanged(job: Job) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
         files.write(note, json.dumps(job.flags))
     try:
+        if not note.is_file():  # opening a pipe would wait for ever
+            raise FileNotFoundError(note)
         begun = [str(word) for word in json.loads(note.read_text())]
     except (OSError, ValueError, TypeError):
         raise UserError(f"{note}: missing or damaged; delete {job.folder} to repeat the run") from None
@@ -140,15 +142,8 @@ def check_unchanged(job: Job) -> None:
 
 
 def call(script: str, *arguments) -> None:
-    """Run one of the two scripts; a `UserError` if it fails. A signal that stops this tool stops it, too."""
-    with subprocess.Popen([sys.executable, str(ROOT / script), *map(str, arguments)]) as process:
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-    if code:
-        raise UserError(f"{script} ended with exit code {code}")
+    """Run one of the two scripts; a `UserError` if it fails."""
+    children.run([sys.executable, ROOT / script, *arguments])
 
 
 def complete(job: Job, args) -> FinishedRun:

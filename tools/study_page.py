@@ -89,6 +89,8 @@ class FinishedRun:
 @contextlib.contextmanager
 def _readable(path: Path):
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise FileNotFoundError("no such file")
         yield path
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
             csv.Error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
