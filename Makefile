@@ -5,7 +5,7 @@ BIN := .venv/bin
 # About three minutes in all. The drawn dancer never comes close, so nobody is pasted closer.
 DEMO_FLAGS := --max_minutes 2 --per_val 10 --augment turn
 
-.PHONY: demo test clean
+.PHONY: demo test soak clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,10 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# An hour of kills, signals, full disks and damaged checkpoints.
+soak: .venv/installed-dev
+	$(BIN)/python -m tests.soak --minutes 60
 
 clean:
 	rm -rf .venv demo

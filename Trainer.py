@@ -70,7 +70,7 @@ class Run:
     def train(self) -> None:
         """All epochs that are left, each with its validation, records and checkpoints."""
         args, writes = self.args, distributed.rank() == 0
-        if writes and args.resume:
+        if writes and args.resume and self.history.rows:
             self.complete()  # the run may have been killed while it wrote
         if self.budget.spent(self.first_epoch):
             print(f"{self.budget} (epochs so far: {self.first_epoch})")
