@@ -8,13 +8,15 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 USER_MISTAKE = 2
 # SIGHUP, which Windows lacks: the terminal was closed.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-SECONDS_TO_STOP = 10
+SECONDS_TO_STOP = 20
 
 
 class UserError(Exception):
@@ -40,34 +42,62 @@ class _Output(io.FileIO):
 
 
 class _Stopping:
-    """The answer to signals: `Stopped` once, and again each second, because a library may swallow it."""
+    """The answer to signals: `Stopped`, and each second again, because a library may swallow it."""
 
     def __init__(self):
         self.signum = None
-        self.seconds = 0
 
     def __call__(self, signum: int, _frame) -> None:
         if self.signum is not None and signum in STOP_SIGNALS:
             return  # a second Ctrl-C must not stop the cleaning up
         self.signum = self.signum or signum
-        if self.seconds == SECONDS_TO_STOP:
-            os._exit(128 + self.signum)
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 1)
-        self.seconds += 1
+        _set_timer(1)
         raise Stopped(self.signum)
+
+
+def _set_timer(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # Windows lacks it
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _report_unraisable(unraisable) -> None:
+    if unraisable.exc_type is Stopped:
+        _set_timer(0.001)  # raised where Python cannot pass it on
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _watch_signals() -> None:
+    """End the process `SECONDS_TO_STOP` after a signal, because it may be in compiled code for long."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        signum = None
+        while signum not in STOP_SIGNALS:
+            (signum,) = os.read(reader, 1)
+        time.sleep(SECONDS_TO_STOP)
+        os.write(2, f"{_script()}: ended, because it did not stop in {SECONDS_TO_STOP} s\n".encode())
+        os._exit(128 + signum)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def complain(text: str) -> None:
     """Print one line on standard error, with the name of the running script, and its rank if not 0."""
     rank = os.environ.get("RANK", "0")
-    script = Path(sys.argv[0]).name + (f", rank {rank}" if rank != "0" else "")
+    script = _script() + (f", rank {rank}" if rank != "0" else "")
     print(f"{script}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _script() -> str:
+    return Path(sys.argv[0]).name
 
 
 def _quit(signum, _frame):
     # Imports of large libraries may swallow an exception that is raised here, so exit at once.
-    os.write(2, f"{Path(sys.argv[0]).name}: stopped before it began\n".encode(errors="replace"))
+    os.write(2, f"{_script()}: stopped before it began\n".encode())
     os._exit(128 + signum)
 
 
@@ -80,8 +110,7 @@ def _answer(signals: list[int], handler) -> None:
 
 def ignore_signals() -> None:
     """From now on Ctrl-C, SIGTERM and SIGHUP do nothing, because the rest takes moments."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    _set_timer(0)
     _answer(STOP_SIGNALS, signal.SIG_IGN)
 
 
@@ -114,12 +143,18 @@ def run(main: Callable[[], None]) -> None:
     _answer(STOP_SIGNALS, stopping)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, stopping)
+    sys.unraisablehook = _report_unraisable
+    _watch_signals()
     try:
         code = _exit_code(main)
-    except Stopped as stop:
+    except BaseException as error:
         ignore_signals()
-        complain(f"stopped by {stop}")
-        code = 128 + stop.signum
+        # A library may have turned `Stopped` into an error of its own.
+        if stopping.signum is None and not isinstance(error, Stopped):
+            raise
+        signum = stopping.signum or error.signum
+        complain(f"stopped by {signal.Signals(signum).name}")
+        code = 128 + signum
     finally:
         ignore_signals()  # the interpreter takes some time to end
     sys.exit(code)

@@ -11,6 +11,7 @@ from . import options
 from .console import UserError
 
 LARGEST_COUNT = 2**40  # of epochs, steps, frames: more is nonsense
+LARGEST_NUMBER = 1e30  # of a loss, for example
 # Weights beyond this belong to a run that has diverged; those of a good one stay under 100.
 LARGEST_WEIGHT = 1e4
 SEQUENCES = (list, tuple)
@@ -136,8 +137,10 @@ def check_values(path: Path, checkpoint: dict, columns: tuple[str, ...]) -> None
         history.refuse("one of the rows", "branch_point")
     curves = history.entry("psnr_by_frame")
     lengths = {len(curves.row(name)) for name in curves.values}
-    if len(lengths) > 1 or not curves.values.keys() <= {"last", "best"}:
+    if len(lengths) > 1 or 0 in lengths or not curves.values.keys() <= {"last", "best"}:
         history.refuse("curves of one length", "psnr_by_frame")
+    if "last" not in curves and any(row.get("val_psnr") is not None for row in rows):
+        history.refuse("that of the last validation", "psnr_by_frame")
     for name in curves.values:
         curve = Checked(path, dict(enumerate(curves.row(name))), f"history psnr_by_frame {name}")
         for index in curve.values:
@@ -145,8 +148,9 @@ def check_values(path: Path, checkpoint: dict, columns: tuple[str, ...]) -> None
     size = torch.get_rng_state().shape
     rng = checked.entry("rng")
     rng.tensor("cpu", (size,), torch.uint8)
-    for index, _ in enumerate(states := rng.row("cuda")):
-        Checked(path, dict(enumerate(states)), "rng cuda").tensor(index, (states[index].shape,), torch.uint8)
+    for index, state in enumerate(rng.row("cuda")):
+        shapes = (state.shape,) if isinstance(state, Tensor) else ()
+        Checked(path, {index: state}, "rng cuda").tensor(index, shapes, torch.uint8)
 
 
 def _check_row(row: Checked, columns: tuple[str, ...]) -> None:
@@ -156,7 +160,7 @@ def _check_row(row: Checked, columns: tuple[str, ...]) -> None:
     for column in columns:
         value = row.values.get(column)
         # A loss may be NaN where no update of an epoch was finite.
-        if value is not None and type(value) not in (int, float):
+        if value is not None and (type(value) not in (int, float) or abs(value) > LARGEST_NUMBER):
             row.refuse("a number", column)
 
 
