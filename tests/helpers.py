@@ -1,8 +1,14 @@
 """Small real things for the tests: a dataset of PNG files, a model's flags, and the scripts."""
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 LAB_FORMAT_KEYS = {"state_dict", "optimizer", "lr", "tfr", "last_epoch"}
 SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
+LONGEST = 300  # seconds for a script to end
 
 # A model and clips so small that an epoch takes a moment.
 SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
@@ -68,11 +75,74 @@ def one_thread() -> dict:
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def run_script(name: str, *arguments, **settings) -> subprocess.CompletedProcess:
-    """Run Trainer.py, Tester.py or a tool as a user does; output is text."""
-    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
-    settings = {"capture_output": True, "text": True, "timeout": 300, "env": one_thread(), **settings}
-    return subprocess.run(command, check=False, **settings)
+def start(function: Callable[[], object], output: int | None = None, errors: int | None = None) -> int:
+    """Call a function in a copy of this process; returns the number of the new process.
+
+    Args:
+        output, errors: file descriptors of its standard output and standard error; nowhere if not given.
+    """
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard, descriptor in enumerate((output, errors), 1):
+            os.dup2(null if descriptor is None else descriptor, standard)
+        sys.stdout, sys.stderr = (open(standard, "w", closefd=False) for standard in (1, 2))  # noqa: SIM115
+        function()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def wait(child: int, seconds: float = LONGEST) -> int:
+    """The exit code of a process, when it has ended; -N after signal N.
+
+    Raises:
+        TimeoutError: it has not ended by itself; then it is killed.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError(f"process {child} did not end within {seconds} s")
+
+
+def run_script(name: str, *arguments, preexec_fn=None, cwd=None) -> subprocess.CompletedProcess:
+    """Run Trainer.py, Tester.py or a tool as a user does; output is text.
+
+    The script's file is executed in a copy of this process, which has loaded the libraries already.
+
+    Args:
+        preexec_fn: called before, in the copy.
+        cwd: its current folder.
+    """
+    command = [str(ROOT / name), *map(str, arguments)]
+
+    def execute() -> None:
+        os.chdir(cwd or os.curdir)
+        sys.argv = command
+        if preexec_fn:
+            preexec_fn()
+        runpy.run_path(command[0], run_name="__main__")
+
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        code = wait(start(execute, output.fileno(), errors.fileno()))
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return subprocess.CompletedProcess(command, code, *texts)
 
 
 def assert_succeeds(done: subprocess.CompletedProcess) -> str:

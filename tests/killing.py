@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import Trainer
 from engine import checkpoint
+from tests.helpers import start, wait
 
 WRITES = {"os.rename", "os.remove", "os.link", "os.mkdir"}
 TIMES = {"seconds", "clips_per_second"}
-
-
-def start(function, output: int | None = None) -> int:
-    """Call a function in a copy of this process; returns the number of the new process.
-
-    Args:
-        output: file descriptor of its standard output and standard error; nowhere if not given.
-    """
-    if child := os.fork():
-        return child
-    code = 1
-    try:
-        descriptor = os.open(os.devnull, os.O_RDWR) if output is None else output
-        for standard in (1, 2):
-            os.dup2(descriptor, standard)
-        sys.stdout, sys.stderr = (open(standard, "w", closefd=False) for standard in (1, 2))  # noqa: SIM115
-        function()
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
-
-
-def wait(child: int) -> int:
-    """The exit code of a process, when it has ended; -N after signal N."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def train(argv: list[str], folder: Path, kill_at: int | None = None, log: Path | None = None) -> int:

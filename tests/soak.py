@@ -23,8 +23,8 @@ import torch
 import Tester
 import Trainer
 from engine import checkpoint, console
-from tests.helpers import write_dataset
-from tests.killing import contents, start, train, wait
+from tests.helpers import start, wait, write_dataset
+from tests.killing import contents, train
 from tests.test_kill import new_run, resumed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -111,7 +111,7 @@ class Soak:
             os.close(reader)
         else:
             output = os.open("/dev/full", os.O_WRONLY)
-        code = wait(start(lambda: self.script(Trainer, self.command(folder)), output))
+        code = wait(start(lambda: self.script(Trainer, self.command(folder)), output, output))
         os.close(output)
         if code:
             raise DisturbedError(f"the exit code is {code}")
@@ -167,34 +167,22 @@ class Soak:
         for signum in signals:
             os.kill(child, signum)
             time.sleep(rng.uniform(0, 0.02))
-        return self.end_of(child)
-
-    @staticmethod
-    def end_of(child: int) -> int:
-        until = time.monotonic() + LONGEST
-        while time.monotonic() < until:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        os.kill(child, signal.SIGKILL)
-        wait(child)
-        raise DisturbedError(f"it did not end within {LONGEST} s")
+        return wait(child, LONGEST)
 
     def output_of(self, function) -> tuple[int, str]:
         with tempfile.TemporaryFile() as file:
             reader, writer = os.pipe()
-            child = start(function, writer)
+            child = start(function, writer, writer)
             os.close(writer)
             with os.fdopen(reader, "rb") as pipe:
                 file.write(pipe.read())
-            code = self.end_of(child)
+            code = wait(child, LONGEST)
             file.seek(0)
             return code, file.read().decode(errors="replace")
 
     def stop(self, folder: Path, signals: list[int], rng) -> None:
         with tempfile.TemporaryFile() as file:
-            child = start(lambda: self.script(Trainer, self.command(folder)), file.fileno())
+            child = start(lambda: self.script(Trainer, self.command(folder)), file.fileno(), file.fileno())
             time.sleep(0.05)  # until it answers signals
             code = self.disturb(child, signals, rng)
             file.seek(0)
@@ -249,7 +237,7 @@ def main() -> None:
                 try:
                     case(Path(folder), np.random.default_rng([own.seed, number]))
                     good[case.__doc__] += 1
-                except DisturbedError as failure:
+                except (DisturbedError, TimeoutError) as failure:
                     bad[case.__doc__] += 1
                     print(f"case {number}, {case.__name__}: {failure}", flush=True)
             number += 1
