@@ -1,5 +1,8 @@
 """Small real things for the tests: a dataset of PNG files, a model's flags, and the scripts."""
 
+import contextlib
+import functools
+import io
 import os
 import runpy
 import signal
@@ -21,6 +24,7 @@ LAB_FORMAT_KEYS = {"state_dict", "optimizer", "lr", "tfr", "last_epoch"}
 SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
 LONGEST = 300  # seconds for a script to end
+FORKS = sys.platform == "linux"  # elsewhere a copy of a process that has loaded torch may fail
 
 # A model and clips so small that an epoch takes a moment.
 SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
@@ -118,6 +122,19 @@ def wait(child: int, seconds: float = LONGEST) -> int:
     raise TimeoutError(f"process {child} did not end within {seconds} s")
 
 
+@functools.cache
+def load_libraries() -> None:
+    """Train and render a moment, because much is loaded when it is first used: not again in each copy."""
+    import Tester
+    import Trainer
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        root = write_dataset(Path(folder) / "data")
+        shared = ["--DR", str(root), "--device=cpu", "--save_root", str(root / "run")]
+        Trainer.main([*shared, *SMALL_RUN])
+        Tester.main([*shared, "--ckpt_path", str(root / "run" / "last.ckpt"), "--mp4"])
+
+
 def run_script(name: str, *arguments, preexec_fn=None, cwd=None) -> subprocess.CompletedProcess:
     """Run Trainer.py, Tester.py or a tool as a user does; output is text.
 
@@ -128,6 +145,12 @@ def run_script(name: str, *arguments, preexec_fn=None, cwd=None) -> subprocess.C
         cwd: its current folder.
     """
     command = [str(ROOT / name), *map(str, arguments)]
+    if not FORKS:
+        settings = {"capture_output": True, "text": True, "timeout": LONGEST, "env": one_thread()}
+        settings |= {"preexec_fn": preexec_fn, "cwd": cwd, "check": False}
+        return subprocess.run([sys.executable, *command], **settings)
+
+    load_libraries()
 
     def execute() -> None:
         os.chdir(cwd or os.curdir)

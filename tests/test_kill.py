@@ -1,12 +1,9 @@
 """A run that is killed between any two writes, and resumed, leaves what an undisturbed run leaves."""
 
-import os
-
 import numpy as np
 import pytest
 
-import Trainer
-from tests.helpers import SMALL_UNET
+from tests.helpers import FORKS, SMALL_UNET, load_libraries
 from tests.killing import contents, train
 
 FLAGS = [
@@ -15,7 +12,7 @@ FLAGS = [
 ]  # fmt: skip
 KILLS = 8
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills copies of this process")
+pytestmark = pytest.mark.skipif(not FORKS, reason="kills copies of this process")
 
 
 def new_run(dataset, folder):
@@ -31,7 +28,7 @@ def undisturbed(dataset, tmp_path_factory):
     """What the folder holds, and the number of writes to it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     log = folder / "log"
-    Trainer.main(new_run(dataset, folder / "first"))  # loads libraries, once for all copies of this process
+    load_libraries()
     assert train(new_run(dataset, folder / "run"), folder / "run", log=log) == 0
     return contents(folder / "run"), len(log.read_text().splitlines())
 
