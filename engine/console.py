@@ -69,6 +69,8 @@ def _report_unraisable(unraisable) -> None:
 
 def _watch_signals() -> None:
     """End the process `SECONDS_TO_STOP` after a signal, because it may be in compiled code for long."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -81,7 +83,10 @@ def _watch_signals() -> None:
         os.write(2, f"{_script()}: ended, because it did not stop in {SECONDS_TO_STOP} s\n".encode())
         os._exit(128 + signum)
 
+    # A thread inherits the mask: signals are for the main thread, which can block them for itself.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     threading.Thread(target=watch, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def complain(text: str) -> None:

@@ -151,3 +151,41 @@ def test_without_any_place_for_a_cache_pictures_are_decoded_to_memory(root, monk
     (root / "home").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "home"))
     assert load(root).shape == (5, 8, 16, 3)
+
+
+def test_other_pictures_of_the_same_size_and_time_are_noticed(root):
+    old = np.array(load(root))
+    picture = root / "img" / "frame000003.png"
+    before = picture.stat()
+    data = bytearray(picture.read_bytes())
+    image = np.asarray(Image.open(picture)).copy()
+    image[:] = 255 - image
+    Image.fromarray(image).save(picture)
+    picture.write_bytes(picture.read_bytes()[: len(data)].ljust(len(data), b"\0"))
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    try:
+        assert not np.array_equal(load(root), old)
+    except UserError as refusal:  # the picture was cut, and that is noticed, too
+        assert "frame000003.png" in str(refusal)
+
+
+def test_cache_that_is_cut_short_while_it_is_used_ends_in_one_line(root):
+    pictures = load(root)
+    whole = np.array(pictures)
+    (path,) = cache_files(root)
+    os.truncate(path, path.stat().st_size - 200)
+    assert np.array_equal(pictures[:2], whole[:2])
+    with pytest.raises(UserError, match="cut short"):
+        pictures[[1, 4]]
+    assert np.array_equal(load(root), whole)
+
+
+def test_pictures_are_indexed_as_an_array_is(root):
+    pictures = load(root)
+    whole = np.array([pictures[i] for i in range(len(pictures))])
+    for index in (0, -1, slice(1, 4), slice(None), [3, 3, 0], np.array([[0, 1], [4, 2]]), np.arange(5) > 2):
+        assert np.array_equal(pictures[index], whole[index])
+    assert pictures.nbytes == whole.nbytes and pictures.shape == whole.shape
+    with pytest.raises(IndexError):
+        pictures[5]

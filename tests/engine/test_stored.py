@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import Trainer
-from engine import checkpoint
+from engine import checkpoint, memory
 from engine.console import UserError
 from tests.helpers import SMALL_UNET, assert_user_error, run_script
 
@@ -47,7 +47,9 @@ def changed(content, keys, value):
         (("args", "fast_train"), "yes"),
         (("history", "rows"), []), (("history", "rows", 0, "seconds"), None),
         (("history", "psnr_by_frame", "last"), ["a"]), (("history", "branch_point"), 7),
-        (("rng", "cpu"), torch.zeros(3, dtype=torch.uint8)), (("rng", "cuda"), 5),
+        (("rng", "cpu"), torch.zeros(3, dtype=torch.uint8)), (("rng", "cuda"), 5), (("rng", "cuda"), [5]),
+        (("kept",), 1), (("history", "psnr_by_frame", "last"), []), (("history", "psnr_by_frame"), {}),
+        (("history", "rows", 0, "loss"), 10**400), (("args", "seed"), 2**64),
         (("optimizer", "state", 0, "momentum"), torch.zeros(1)),
         (("optimizer", "state", 1, "exp_avg"), torch.zeros(1)),
         (("optimizer", "state", 1, "exp_avg_sq"), NOTHING), (("optimizer", "state", 999), {}),
@@ -66,6 +68,15 @@ def test_wrong_value_is_refused_by_its_key(content, dataset, tmp_path, keys, val
             ["--DR", str(dataset), "--save_root", str(tmp_path), "--resume", "--num_epoch=2", "--device=cpu"]
         )
     assert any(str(key) in str(refusal.value) for key in keys[-3:] if key) and "\n" not in str(refusal.value)
+
+
+def test_sizes_beyond_the_memory_are_refused(content, dataset, tmp_path):
+    torch.save(changed(content, ("args", "F_dim"), 10**9), tmp_path / "last.ckpt")
+    shared = ["--DR", dataset, "--save_root", tmp_path]
+    assert_user_error(run_script("Trainer.py", *shared, "--resume"), "--F_dim 1000000000", "GiB")
+    assert_user_error(
+        run_script("Tester.py", *shared, "--ckpt", tmp_path / "last.ckpt"), "--F_dim 1000000000"
+    )
 
 
 def test_flipped_bit_is_found(content, tmp_path):
@@ -106,3 +117,37 @@ def test_tester_says_that_weights_are_not_finite(content, dataset, tmp_path):
         "Tester.py", "--DR", dataset, "--save_root", tmp_path / "out", "--ckpt", tmp_path / "a.ckpt"
     )
     assert_user_error(done, "Generator.paint.bias", "not finite", "diverged")
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value, keys=()):
+    """Where a value stands that can be replaced: the keys to each entry of a checkpoint."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, inner in entries:
+        yield (*keys, key)
+        yield from places(inner, (*keys, key))
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), value=PLAIN | st.just(NOTHING))
+def test_any_plain_value_anywhere_is_used_or_refused_in_one_line(
+    content, dataset, tmp_path_factory, data, value
+):
+    folder = tmp_path_factory.mktemp("values")
+    keys = data.draw(st.sampled_from(list(places(content))))
+    torch.save(changed(content, keys, value), folder / "last.ckpt")
+    try:
+        args, start = checkpoint.trainer_flags(["--DR", str(dataset), "--save_root", str(folder), "--resume"])
+        args.device = "cpu"
+        memory.require_model(args, torch.device("cpu"), clips=1)
+        Trainer.Run(args, start)
+    except UserError as refusal:
+        assert "\n" not in str(refusal) and str(refusal)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.drawing import PROGRAM, SMALL, TINY, assert_mistake, contents, names, run, run_after
-from tools.make_dataset import SPLITS, publish
+from tools.make_dataset import REPLACED, SPLITS, UNFINISHED, publish, restore
 
 
 @pytest.mark.parametrize(
@@ -193,3 +193,12 @@ def test_replaces_links_to_splits_and_not_what_they_point_to(tmp_path):
     publish(root, out)
     assert contents(out) == new
     assert contents(elsewhere) == kept
+
+
+def test_splits_that_a_killed_process_has_moved_away_come_back(tmp_path):
+    old = old_dataset(tmp_path)
+    (tmp_path / REPLACED).mkdir()
+    (tmp_path / "val").rename(tmp_path / REPLACED / "val")
+    (tmp_path / UNFINISHED / "train").mkdir(parents=True)
+    restore(tmp_path)
+    assert contents(tmp_path) == old and names(tmp_path) == sorted(SPLITS)

@@ -1,11 +1,13 @@
 """tools/study.py on a small dataset: runs, a stop in between, and the page."""
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +61,8 @@ def calls(monkeypatch):
     return names
 
 
-def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, tmp_path):
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc for processes")
+def test_killed_study_takes_its_training_run_along_and_goes_on_where_it_was(dataset, file, tmp_path):
     folder = tmp_path / "study"
     file.write_text('fast one: --lr "0.01"\n')
     command = arguments(dataset, file, folder, "--seeds=2")
@@ -70,8 +73,15 @@ def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, t
     while not (folder / "study.md").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    while not (folder / "runs/fast_one/seed=1/.lock").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 60
+    while running := processes_that_name(folder):
+        assert time.monotonic() < until, running
+        time.sleep(0.1)
     results = folder / "runs/fast_one/seed=0/test/results.json"
     time_of_results = results.stat().st_mtime_ns
     output = assert_succeeds(run_script("tools/study.py", *command))
@@ -80,6 +90,30 @@ def test_stopped_study_goes_on_where_it_was_and_writes_the_page(dataset, file, t
     check_page(folder)
     first = json.loads((folder / "runs/fast_one/seed=0/args.json").read_text())
     assert (first["lr"], first["seed"], first["num_epoch"]) == (0.01, 0, 2)
+
+
+def processes_that_name(folder):
+    """The command lines of the running processes that name a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_text().replace("\0", " "))
+    return [line for line in lines if str(folder) in line]
+
+
+def test_signal_ends_a_study(dataset, file, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.study", *arguments(dataset, file, tmp_path / "study")],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=one_thread(),
+    )  # fmt: skip
+    while not list((tmp_path / "study").glob("runs/*/seed=0/study.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "study.py: stopped by SIGTERM" in errors and "Traceback" not in errors
 
 
 def check_page(folder):
