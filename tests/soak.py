@@ -117,6 +117,22 @@ class Soak:
             raise DisturbedError(f"the exit code is {code}")
         self.finish(folder)
 
+    def case_tester_stopped(self, folder, rng):
+        """Tester with one signal or two, then undisturbed."""
+        argv = ["--DR", str(self.data), "--save_root", str(folder), "--device=cpu", "--mp4"]
+        argv += ["--ckpt_path", str(self.checkpoint)]
+        signals = [SIGNALS[rng.integers(3)] for _ in range(rng.integers(1, 3))]
+        with tempfile.TemporaryFile() as file:
+            child = start(lambda: self.script(Tester, argv), file.fileno(), file.fileno())
+            time.sleep(0.05)  # until it answers signals
+            code = self.disturb(child, signals, rng)
+            file.seek(0)
+            check_end(code, file.read().decode(errors="replace"), ENDS)
+        code, output = self.output_of(lambda: console.run(lambda: Tester.main(argv)))
+        names = [path.name for path in folder.iterdir()]
+        if code or len(names) != 14 or any(name.startswith(".") for name in names):
+            raise DisturbedError(f"exit code {code}, files {names}, output {output[-500:]}")
+
     # Checkpoints
 
     def case_changed_bytes(self, folder, rng):

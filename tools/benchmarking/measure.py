@@ -23,7 +23,7 @@ from engine import console, evaluate, options
 from engine.device import autocast, keep_pages, on_device, select_device
 from engine.step import TrainingStep, make_optimizer
 from modules import VAE_Model
-from tools import plain_reference
+from tools import children, plain_reference
 from utils import to_float
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +166,8 @@ def launch(side: str, flags: list[str]) -> float:
     began, output = time.perf_counter(), b""
     command = [sys.executable, str(ROOT / SCRIPTS[side]), *flags]
     terminal, end = pty.openpty()  # because a bar shows its first step at once only in a terminal
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end) as process:
+    ending = partial(children.end_with, os.getpid())
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end, preexec_fn=ending) as process:
         os.close(end)
         try:
             while part := _read(terminal):
