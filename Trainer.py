@@ -100,7 +100,8 @@ class Run:
         shared = distributed.rank(), distributed.world_size()
         batches = self.clips.batches(epoch, *shared, plan.clip_length, plan.clips)
         sums, clips, seconds_before = Counter(), 0, budget.seconds
-        began = time.perf_counter()
+        # Neither the search for algorithms nor the recording of graphs counts.
+        began = time.perf_counter() - step.preparation_seconds
         self.model.train()
         with Progress(batches, disable=distributed.rank() > 0) as bar:
             for index, indices in enumerate(bar):
@@ -119,7 +120,8 @@ class Run:
                     raise UserError(f"{MOST_SKIPS_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
-                elapsed = distributed.broadcast_from_0(time.perf_counter() - began, self.device)
+                elapsed = time.perf_counter() - began - step.preparation_seconds
+                elapsed = distributed.broadcast_from_0(elapsed, self.device)
                 budget.seconds = seconds_before + elapsed
         seconds = budget.seconds - seconds_before
         means = {name: sums[name] / sums["steps"] if sums["steps"] else float("nan")

@@ -27,8 +27,13 @@ def is_launched() -> bool:
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    """The number of this process among those of its machine; other programs than torchrun may set it, too."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if is_launched() else 0
+
+
+def local_world_size() -> int:
+    """The number of processes on this machine that share the run."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 def rank() -> int:

@@ -74,6 +74,8 @@ def generate(
     longest = max(len(sequence.poses) for sequence in sequences)
     # A shorter sequence repeats its last pose, and the frames of these poses are cut off.
     poses = torch.stack([to_float(sequence.filled_poses(longest)) for sequence in sequences])
+    if device.type == "cuda":
+        poses = poses.pin_memory()  # so that a copy of some does not wait for the work on the device
     first_frames = torch.stack([to_float(s.first_frame, device) for s in sequences])
     generator = torch.Generator(device).manual_seed(args.seed + draw)
     wrap_step = Graphed if device.type == "cuda" else None

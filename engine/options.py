@@ -182,8 +182,9 @@ HARDWARE = (
     value("--device", str, None, "cuda, cuda:1, cpu; if not given, CUDA where available"),
     value("--gpu", whole(0), 1, "number of GPUs to use, with one process for each; 0 is the CPU"),
     choice(
-        "--precision", ["auto", "fp32", "bf16"], "auto",
-        "arithmetic of the networks; auto is bf16 where the device has it in hardware",
+        "--precision", ["auto", "fp32", "bf16", "fp16"], "auto",
+        "arithmetic of the networks; auto is bf16 where the device has it in hardware, else fp16 on GPUs and "
+        "fp32 on CPUs",
     ),
     # torch takes 64 bits.
     value("--seed", whole(0, 2**63 - 1), 0, "seed of all randomness"),

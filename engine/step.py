@@ -12,8 +12,9 @@ from utils import to_float
 
 from . import distributed
 from .augment import augment
-from .device import autocast
+from .device import autocast, resolved_precision
 from .graph import Graphed
+from .loss_scale import LossScale
 from .muon import Muon
 from .pose_dropout import drop_poses
 
@@ -141,9 +142,15 @@ class TrainingStep:
         self._sums = torch.zeros(5, device=device)
         # Updates skipped in a row: the current number, and the largest so far.
         self._in_a_row = torch.zeros(2, device=device)
+        self._loss_scale = LossScale(device) if resolved_precision(args.precision, device) == "fp16" else None
         # A graph of one process cannot hold the communication with the others.
         records = device.type == "cuda" and parallel is None
         self._update = Graphed(self._compute) if records else self._compute
+
+    @property
+    def preparation_seconds(self) -> float:
+        """What the search for algorithms and the recording of graphs took so far."""
+        return self._update.seconds if isinstance(self._update, Graphed) else 0.0
 
     def __call__(self, *clips: Tensor, lr: float, beta: float, teacher_forcing: bool) -> None:
         """One update.
@@ -196,11 +203,16 @@ class TrainingStep:
         truth = frames[:, 1:]
         losses = self.loss(predicted, truth, mu, logvar, self._beta, from_posterior=from_posterior)
         self.optimizer.zero_grad()
-        losses[0].backward()
+        if self._loss_scale:
+            self._loss_scale.backward(losses[0], self.model.parameters())
+        else:
+            losses[0].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         finite = torch.isfinite(norm)
         self._not_finite.copy_(~finite)
         self.optimizer.step()
+        if self._loss_scale:
+            self._loss_scale.update(finite)
         self._count(finite, torch.stack(losses).detach())
 
     def _count(self, finite: Tensor, losses: Tensor) -> None:

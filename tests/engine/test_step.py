@@ -11,6 +11,7 @@ from engine.graph import Graphed
 from engine.step import TrainingStep, clip_loss, kl_criterion, load_optimizer, make_optimizer
 from modules import VAE_Model
 from tests.helpers import random_clips, random_uint8_clips, small_model
+from tests.recorder import OnCPU
 from tools.benchmarking.measure import count_operators
 from utils import to_float
 
@@ -232,21 +233,16 @@ def test_learning_rate_and_beta_are_those_of_the_step():
 @pytest.mark.parametrize("augment", ["none", "turn,mirror"])
 def test_graph_of_the_step_trains_as_the_step_does(augment):
     """The bookkeeping of graphs; what CUDA would replay is called instead."""
-    losses, replays = [], []
+    losses, recorder = [], OnCPU()
     for graphed in (False, True):
         _, step = make_step(augment=augment)
-        update = step.inner._compute
-
-        def record(function):
-            return lambda: (replays.append(1), function())
-
         if graphed:
-            step.inner._update = Graphed(update, warm_up=lambda function: function(), record=record)
+            step.inner._update = Graphed(step.inner._compute, recorder)
         torch.manual_seed(2)
         clips = [random_uint8_clips(seed=i % 3) for i in range(8)]
         losses.append([step(*clip, 0.1, forced)["loss"] for clip in clips for forced in (True, False)])
     assert losses[0] == losses[1]
-    assert len(replays) == 2 * (8 - 3)
+    assert recorder.replayed == 2 * (8 - 3)
 
 
 @pytest.mark.parametrize("optim", ["Adam", "AdamW"])

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dataloader import DeviceClips, TrainingClips
 from engine import console, evaluate, options
 from engine.device import autocast, keep_pages, on_device, select_device
+from engine.graph import WARM_UP_CALLS
 from engine.step import TrainingStep, make_optimizer
 from modules import VAE_Model
 from tools import children, plain_reference
@@ -28,7 +29,8 @@ from utils import to_float
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {"product": "Trainer.py", "reference": "tools/plain_reference.py"}
-WARM_UP_STEPS = {"cpu": 3, "cuda": 6}  # algorithms are chosen; on CUDA the product then records a graph
+# Algorithms are chosen; on CUDA the product then records a graph, and replays it once.
+WARM_UP_STEPS = {"cpu": 3, "cuda": WARM_UP_CALLS + 2}
 CALLS = {"cpu": 2, "cuda": 50}  # to be timed; a GPU needs many, because it has a queue
 VIDEOS = 6  # to render, as many as in the course lab's test set
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # enough to fill the device
@@ -153,6 +155,8 @@ def limits(args, device: torch.device) -> tuple[int, float, str]:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         clip = torch.rand(1, args.train_vi_len, 3, args.frame_H, args.frame_W)
         VAE_Model(args)(clip, clip, teacher_forcing=False)
+    # Convolutions in fp32 use TF32 by default, so the ceiling is that of products that do so.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     flops = 3 * counter.get_total_flops()  # the backward pass takes twice the forward pass
     size = MATRIX_SIZE[device.type]
     with autocast(args.precision, device):  # decides on the type of a product
@@ -192,8 +196,10 @@ def measure(side: str, measurement: str, *flags: str) -> float:
     """What a method of `Side` returns; a rate of 0 if the memory of the GPU does not suffice."""
     try:
         return getattr(Side(side, options.trainer_args(flags)), measurement)()
-    except torch.OutOfMemoryError:
-        if measurement != "rate":
+    except RuntimeError as error:
+        # cuDNN has an error of its own where no algorithm has enough memory.
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "FIND was unable" in str(error)
+        if measurement != "rate" or not out_of_memory:
             raise
         return 0.0
 
