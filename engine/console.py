@@ -54,17 +54,17 @@ class _Stopping:
         _set_timer(1)
         raise Stopped(self.signum)
 
+    def report_unraisable(self, unraisable) -> None:
+        """Report an error where Python cannot pass it on, such as in a destructor."""
+        if unraisable.exc_type is Stopped:
+            _set_timer(0.001)
+        elif self.signum is None:  # else it comes from what was interrupted
+            sys.__unraisablehook__(unraisable)
+
 
 def _set_timer(seconds: float) -> None:
     if hasattr(signal, "setitimer"):  # Windows lacks it
         signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _report_unraisable(unraisable) -> None:
-    if unraisable.exc_type is Stopped:
-        _set_timer(0.001)  # raised where Python cannot pass it on
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 def _watch_signals() -> None:
@@ -148,7 +148,7 @@ def run(main: Callable[[], None]) -> None:
     _answer(STOP_SIGNALS, stopping)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, stopping)
-    sys.unraisablehook = _report_unraisable
+    sys.unraisablehook = stopping.report_unraisable
     _watch_signals()
     try:
         code = _exit_code(main)

@@ -78,6 +78,22 @@ def test_signal_that_a_destructor_swallows_is_answered():
     assert code == 143 and len(errors.splitlines()) == 1
 
 
+class BrokenByStopping:
+    def __del__(self):
+        raise EOFError("of a file that was not closed")
+
+
+def test_destructor_that_fails_because_of_a_signal_prints_nothing():
+    def main():
+        kept = BrokenByStopping()
+        work()
+        del kept
+
+    code, errors = outcome(main, (signal.SIGTERM,))
+    assert code == 143 and len(errors.splitlines()) == 1
+    assert "EOFError" in outcome(BrokenByStopping)[1]  # but it does without a signal
+
+
 def test_signal_that_a_library_swallows_or_turns_into_its_own_error_is_answered():
     def swallow():
         try:
