@@ -6,7 +6,7 @@ of it, even where they stand for most of the shot.
 
 import numpy as np
 import torch
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import pad
 
 FRAMES = 240  # of a shot, evenly spread; more do not change a median
 ROWS_AT_ONCE = 16  # of a picture, so that large pictures need little memory
@@ -21,9 +21,20 @@ def near_pose(poses: torch.Tensor, reach: float = NEAR) -> torch.Tensor:
     """Pixels near a drawn pose: `(..., 3, H, W)` in [0, 1], on white -> `(..., 1, H, W)` of 0 and 1."""
     ink = ((1 - poses).amax(dim=-3, keepdim=True) > INK).to(poses.dtype)
     side = 2 * int(reach * poses.shape[-2]) + 1
-    # Rows, then columns: the same as a square, with far fewer comparisons in a large picture.
-    wide = max_pool2d(ink.flatten(0, -4), (1, side), stride=1, padding=(0, side // 2))
-    return max_pool2d(wide, (side, 1), stride=1, padding=(side // 2, 0)).view_as(ink)
+    return _widest(_widest(ink, -1, side), -2, side)
+
+
+def _widest(values: torch.Tensor, dim: int, side: int) -> torch.Tensor:
+    """The largest of `side` values around each along a dimension, in windows whose length doubles."""
+    length = values.shape[dim]
+    padding = (side // 2, side // 2) if dim == -1 else (0, 0, side // 2, side // 2)
+    values, width = pad(values, padding), 1
+    while width < side:
+        step = min(width, side - width)
+        rest = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, rest), values.narrow(dim, step, rest))
+        width += step
+    return values.narrow(dim, 0, length)
 
 
 def shot_background(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:

@@ -186,6 +186,11 @@ HARDWARE = (
         "arithmetic of the networks; auto is bf16 where the device has it in hardware, else fp16 on GPUs and "
         "fp32 on CPUs",
     ),
+    value(
+        "--threads", whole(1, 1024), None,
+        "threads on the CPU; if not given, as many as there are cores that other programs leave free when "
+        "the run starts",
+    ),
     # torch takes 64 bits.
     value("--seed", whole(0, 2**63 - 1), 0, "seed of all randomness"),
 )  # fmt: skip
@@ -206,8 +211,8 @@ TESTER = {
 MODEL_FLAGS = tuple(flag.dest for flag in MODEL)
 # These flags belong to a machine or to a command; all others define a run and go with its checkpoint.
 NOT_INHERITED = {
-    "DR", "save_root", "num_workers", "device", "gpu", "resume", "ckpt_path", "overwrite", "test",
-    "store_visualization",
+    "DR", "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
+    "test", "store_visualization",
 }  # fmt: skip
 RECIPES = {
     "default": {},

@@ -6,6 +6,8 @@ blocks are those of Li et al., "Neural Video Compression with Diverse Contexts" 
 
 from torch import Tensor, nn
 
+from .shared_weights import Conv2d
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a skip connection: `(N, i, H, W)` -> `(N, o, H, W)`.
@@ -16,11 +18,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, out_chans, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1)
+        self.conv1 = Conv2d(in_chans, out_chans, 3, padding=1)
+        self.conv2 = Conv2d(out_chans, out_chans, 3, padding=1)
         # In place, here and below where nothing else needs the input: less memory, fewer pages to touch.
         self.act = nn.LeakyReLU(0.01, inplace=True)
-        self.skip = nn.Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()
+        self.skip = Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.conv2(self.act(self.conv1(x)))) + self.skip(x)
@@ -31,10 +33,10 @@ class DepthConv(nn.Module):
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(in_chans, in_chans, 1), nn.LeakyReLU(0.01, inplace=True))
-        self.depth_conv = nn.Conv2d(in_chans, in_chans, 3, padding=1, groups=in_chans)
-        self.conv2 = nn.Conv2d(in_chans, out_chans, 1)
-        self.adaptor = nn.Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()
+        self.conv1 = nn.Sequential(Conv2d(in_chans, in_chans, 1), nn.LeakyReLU(0.01, inplace=True))
+        self.depth_conv = Conv2d(in_chans, in_chans, 3, padding=1, groups=in_chans)
+        self.conv2 = Conv2d(in_chans, out_chans, 1)
+        self.adaptor = Conv2d(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.depth_conv(self.conv1(x))) + self.adaptor(x)
@@ -45,9 +47,9 @@ class ConvFFN(nn.Module):
 
     def __init__(self, chans: int):
         super().__init__()
-        self.conv = nn.Conv2d(chans, 4 * chans, 1)
+        self.conv = Conv2d(chans, 4 * chans, 1)
         self.act = nn.LeakyReLU(0.1)
-        self.conv_out = nn.Conv2d(2 * chans, chans, 1)
+        self.conv_out = Conv2d(2 * chans, chans, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.conv(x).chunk(2, dim=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import modules as lab
 from . import unet
+from .shared_weights import shared_gradients
 
 ARCHITECTURES = {"lab": lab, "unet": unet}
 # Poses that are encoded at once in generation: enough to fill a device, and the same memory for a video of
@@ -68,13 +69,11 @@ class FirstFrame(NamedTuple):
 
     Attributes:
         frame: `(B, 3, H, W)`.
-        feature: its feature.
-        pose_feature: the feature of its pose.
+        known: what the decoder fusion knows from it and its pose.
     """
 
     frame: Tensor
-    feature: Tensor
-    pose_feature: Tensor
+    known: Tensor
 
     def repeat(self, times: int) -> "FirstFrame":
         """The same for `times` time steps that are computed at once."""
@@ -157,22 +156,23 @@ class VAE_Model(nn.Module):
         """What the decoder sees of the first frame in every step; None in an architecture without that."""
         if not self.sees_first_frame:
             return None
-        return FirstFrame(frame, feature, self.label_transformation(pose))
+        known = self.Decoder_Fusion.from_first_frame(feature, self.label_transformation(pose))
+        return FirstFrame(frame, known)
 
     def _paint(self, feature: Tensor, pose_feature: Tensor, z: Tensor, first: FirstFrame | None) -> Tensor:
         """The next frame, from the features of the last frame and of the next pose."""
         if first is None:
             return self.Generator(self.Decoder_Fusion(feature, pose_feature, z))
-        fused = self.Decoder_Fusion(feature, pose_feature, z, first.feature, first.pose_feature)
-        return self.Generator(fused, first.frame)
+        return self.Generator(self.Decoder_Fusion(feature, pose_feature, z, first.known), first.frame)
 
     def _free_run(self, feature: Tensor, pose_features, latents, first: FirstFrame | None) -> Tensor:
         """Frames 1 .. T-1, each from the one before, `((T-1) * B, 3, H, W)`."""
         predicted = []
-        for pose_feature, z in zip(pose_features, latents, strict=True):
-            if predicted:
-                feature = self.frame_transformation(predicted[-1])
-            predicted.append(self._paint(feature, pose_feature, z, first))
+        with shared_gradients(self.frame_transformation, self.Decoder_Fusion, self.Generator):
+            for pose_feature, z in zip(pose_features, latents, strict=True):
+                if predicted:
+                    feature = self.frame_transformation(predicted[-1])
+                predicted.append(self._paint(feature, pose_feature, z, first))
         return torch.cat(predicted)
 
     @contextlib.contextmanager

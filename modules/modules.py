@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import DepthConvBlock, ResidualBlock
+from .shared_weights import Conv2d
 
 # Sizes of the networks and range of their output, where no flag says otherwise.
 DEFAULTS = {"F_dim": 128, "L_dim": 32, "N_dim": 12, "D_out_dim": 192, "output": "linear"}
@@ -43,7 +44,7 @@ class RGB_Encoder(nn.Sequential):
             DepthConvBlock(o // 4, o // 4),
             ResidualBlock(o // 4, o // 2),
             DepthConvBlock(o // 2, o // 2),
-            nn.Conv2d(o // 2, o, 3, padding=1),
+            Conv2d(o // 2, o, 3, padding=1),
         )
 
 
@@ -58,7 +59,7 @@ class Label_Encoder(nn.Sequential):
         o = out_chans
         super().__init__(
             nn.ReflectionPad2d(3),
-            nn.Conv2d(in_chans, o // 2, 7),
+            Conv2d(in_chans, o // 2, 7),
             nn.BatchNorm2d(o // 2),
             nn.Identity(),
             ResidualBlock(o // 2, o),
@@ -81,7 +82,7 @@ class Gaussian_Predictor(nn.Sequential):
             DepthConvBlock(o // 2, o // 2),
             ResidualBlock(o // 2, o),
             nn.Identity(),
-            nn.Conv2d(o, 2 * o, 1),
+            Conv2d(o, 2 * o, 1),
         )
 
     def forward(
@@ -106,7 +107,7 @@ class Decoder_Fusion(nn.Sequential):
             DepthConvBlock(i // 4, i // 2),
             ResidualBlock(i // 2, i // 2),
             DepthConvBlock(i // 2, o // 2),
-            nn.Conv2d(o // 2, o, 1),
+            Conv2d(o // 2, o, 1),
         )
 
     def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class Generator(nn.Sequential):
             DepthConvBlock(n // 4, n // 4),
             ResidualBlock(n // 4, n // 8),
             DepthConvBlock(n // 8, n // 8),
-            nn.Conv2d(n // 8, output_nc, 1),
+            Conv2d(n // 8, output_nc, 1),
         )
 
 

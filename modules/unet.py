@@ -12,9 +12,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import conv2d, interpolate, pad
 
 from .modules import posterior_sample
+from .shared_weights import Conv2d
 
 # Sizes of the networks and range of their output, where no flag says otherwise.
 DEFAULTS = {"F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid"}
@@ -24,7 +25,7 @@ SEES_FIRST_FRAME = True
 def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution, GroupNorm (Wu and He 2018), SiLU: `(N, i, h, w)` -> `(N, o, h / stride, ..)`."""
     return nn.Sequential(
-        nn.Conv2d(in_chans, out_chans, 3, stride, padding=1),
+        Conv2d(in_chans, out_chans, 3, stride, padding=1),
         nn.GroupNorm(math.gcd(8, out_chans), out_chans),
         nn.SiLU(),
     )
@@ -79,7 +80,7 @@ class Gaussian_Predictor(nn.Module):
 
     def __init__(self, in_chans: int, out_chans: int):
         super().__init__()
-        self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), nn.Conv2d(64, 2 * out_chans, 1))
+        self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), Conv2d(64, 2 * out_chans, 1))
 
     def forward(
         self, frame_feature: Tensor, pose_feature: Tensor, noise: Tensor | None = None
@@ -96,7 +97,8 @@ class Decoder_Fusion(nn.Module):
     """Fuses the features of the last frame and the pose, z, and those of the first frame and its pose.
 
     The first frame is given and has no errors: appearance comes from it where the last frame has lost it. Its
-    pose tells which part of the background the person hides in it.
+    pose tells which part of the background the person hides in it. The first layer is linear, and the first
+    frame is the same in all time steps, so its share is computed once (`from_first_frame`).
 
     Returns `(N, out_chans, H/2, W/2)`.
     """
@@ -104,16 +106,32 @@ class Decoder_Fusion(nn.Module):
     def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
+        self.inputs = [
+            frame_chans,
+            frame_chans + pose_chans,
+            pose_chans,
+        ]  # last frame; first frame, its pose; pose
         self.enter = nn.Sequential(conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine))
         self.down = conv_block(fine, coarse, stride=2)
         # z starts with weights of zero: before the posterior has learned anything, it is only noise.
-        self.inject = nn.Conv2d(z_chans, coarse, 1)
+        self.inject = Conv2d(z_chans, coarse, 1)
         nn.init.zeros_(self.inject.weight)
         self.deep = nn.Sequential(conv_block(coarse, coarse), conv_block(coarse, coarse))
         self.leave = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
 
-    def forward(self, frame_feature, pose_feature, z, first_feature, first_pose) -> Tensor:
-        skip = self.enter(torch.cat([frame_feature, first_feature, first_pose, pose_feature], dim=1))
+    def from_first_frame(self, feature: Tensor, pose_feature: Tensor) -> Tensor:
+        """The share of the first frame and its pose in the first layer, `(N, out_chans, H/2, W/2)`."""
+        _, weight, _ = self.enter[0][0].weight.split(self.inputs, dim=1)
+        return conv2d(torch.cat([feature, pose_feature], dim=1), weight, padding=1)
+
+    def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor, from_first: Tensor) -> Tensor:
+        (conv, *norm), second = self.enter
+        of_frame, _, of_pose = conv.weight.split(self.inputs, dim=1)
+        weight = torch.cat([of_frame, of_pose], dim=1)
+        x = conv2d(torch.cat([frame_feature, pose_feature], dim=1), weight, conv.bias, padding=1) + from_first
+        for layer in norm:
+            x = layer(x)
+        skip = second(x)
         x = self.deep(self.down(skip) + self.inject(z))
         x = interpolate(x, skip.shape[-2:])
         return self.leave(torch.cat([x, skip], dim=1))
@@ -128,7 +146,7 @@ class Generator(nn.Module):
 
     def __init__(self, input_nc: int, output_nc: int, bounded: bool):
         super().__init__()
-        self.paint = nn.Conv2d(input_nc, 4 * (output_nc + 1), 3, padding=1)
+        self.paint = Conv2d(input_nc, 4 * (output_nc + 1), 3, padding=1)
         self.bounded = bounded
 
     def forward(self, fused: Tensor, first_frame: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def first_frame_inputs(model: VAE_Model, frame: Tensor, pose: Tensor) -> tuple[t
     """What Decoder_Fusion and Generator see of the first frame in every step; nothing in `lab` networks."""
     if not model.sees_first_frame:
         return (), ()
-    return (model.frame_transformation(frame), model.label_transformation(pose)), (frame,)
+    features = model.frame_transformation(frame), model.label_transformation(pose)
+    return (model.Decoder_Fusion.from_first_frame(*features),), (frame,)
 
 
 def next_frame(model: VAE_Model, frame: Tensor, pose_feature: Tensor, z: Tensor, first) -> Tensor:
