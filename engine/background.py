@@ -21,11 +21,19 @@ def near_pose(poses: torch.Tensor, reach: float = NEAR) -> torch.Tensor:
     """Pixels near a drawn pose: `(..., 3, H, W)` in [0, 1], on white -> `(..., 1, H, W)` of 0 and 1."""
     ink = ((1 - poses).amax(dim=-3, keepdim=True) > INK).to(poses.dtype)
     side = 2 * int(reach * poses.shape[-2]) + 1
-    return _widest(_widest(ink, -1, side), -2, side)
+    return largest_near(largest_near(ink, -1, side), -2, side)
 
 
-def _widest(values: torch.Tensor, dim: int, side: int) -> torch.Tensor:
-    """The largest of `side` values around each along a dimension, in windows whose length doubles."""
+def largest_near(values: torch.Tensor, dim: int, side: int) -> torch.Tensor:
+    """The largest of `side` values around each, found in windows whose length doubles.
+
+    It is `max_pool2d` along one side of pictures, several times faster on CPUs.
+
+    Args:
+        values: `(..., H, W)`, not negative.
+        dim: -1 or -2.
+        side: an odd number.
+    """
     length = values.shape[dim]
     padding = (side // 2, side // 2) if dim == -1 else (0, 0, side // 2, side // 2)
     values, width = pad(values, padding), 1

@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
+from torch.nn.functional import avg_pool2d, grid_sample
 
-from .background import near_pose
+from .background import largest_near, near_pose
 from .distributed import draw
 from .placement import placement
 
@@ -87,7 +87,7 @@ def person_masks(frames: Tensor, poses: Tensor, colour: Tensor) -> tuple[Tensor,
     )
     flat = changed.flatten(0, 1)
     # A pixel more on each side, because the edge of a person is mixed with the background.
-    grown = max_pool2d(flat, 3, stride=1, padding=1)
+    grown = largest_near(largest_near(flat, -1, 3), -2, 3)
     soft = avg_pool2d(grown, 3, stride=1, padding=1, count_include_pad=False).view_as(changed)
     return soft, torch.minimum(opaque, soft)
 
@@ -103,11 +103,13 @@ def _thinned(ink: Tensor) -> Tensor:
     """Only the ridges of blurred lines: pose pictures have lines of the same width at any size of a body."""
     flat = ink.amax(dim=2, keepdim=True).flatten(0, 1)
     beside = (
-        max_pool2d(flat, (1, 3), stride=1, padding=(0, 1)),
-        max_pool2d(flat, (3, 1), stride=1, padding=(1, 0)),
+        largest_near(flat, -1, 3),
+        largest_near(flat, -2, 3),
     )
     ridge = (flat >= beside[0]) | (flat >= beside[1])
-    strong = flat > 0.5 * max_pool2d(flat, 5, stride=1, padding=2)  # not the end of a ridge across a line
+    strong = flat > 0.5 * largest_near(
+        largest_near(flat, -1, 5), -2, 5
+    )  # not the end of a ridge across a line
     return ink * (ridge & strong).view(*ink.shape[:2], 1, *ink.shape[3:])
 
 

@@ -168,7 +168,9 @@ class VAE_Model(nn.Module):
     def _free_run(self, feature: Tensor, pose_features, latents, first: FirstFrame | None) -> Tensor:
         """Frames 1 .. T-1, each from the one before, `((T-1) * B, 3, H, W)`."""
         predicted = []
-        with shared_gradients(self.frame_transformation, self.Decoder_Fusion, self.Generator):
+        networks = self.frame_transformation, self.Decoder_Fusion, self.Generator
+        # On a GPU the number of operators counts; CPUs lose as much by the stacking as they win.
+        with shared_gradients(*networks if feature.is_cuda else ()):
             for pose_feature, z in zip(pose_features, latents, strict=True):
                 if predicted:
                     feature = self.frame_transformation(predicted[-1])
