@@ -24,7 +24,7 @@ from engine import checkpoint, evaluate, files, folder, memory
 from engine.device import keep_pages, on_device, select_device
 from engine.evaluate import Sequence
 from engine.progress import Progress
-from engine.threads import Load, set_threads
+from engine.threads import Threads
 from modules import VAE_Model
 
 
@@ -34,14 +34,14 @@ def main(argv: list[str] | None = None) -> None:
     folder.make_writable(args.save_root, args.DR)
     folder.tidy(args.save_root)
     keep_pages()
-    device, load = select_device(args), Load()
+    device, threads = select_device(args), Threads(args.threads)
     memory.require_model(args, device)
     model = VAE_Model(args)
     checkpoint.load_weights(model, args.ckpt_path, stored)
     on_device(model, args, device)
 
     sequences = load_test_sequences(args)
-    set_threads(args.threads, load.busy_cores())
+    threads.update()
     frames = max(len(sequence.poses) for sequence in sequences) - 1
     what = f"rendering {len(sequences)} sequences"
     with Progress(total=frames, descriptions=(what,), unit="frame") as bar:

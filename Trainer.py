@@ -28,7 +28,7 @@ from engine.progress import Progress
 from engine.schedules import Budget, epoch_plan, kl_annealing, learning_rate
 from engine.step import TrainingStep, kl_criterion, make_optimizer
 from engine.stored import not_sane
-from engine.threads import Load, set_threads
+from engine.threads import Threads
 from modules import VAE_Model
 from utils import Generate_PSNR
 
@@ -53,7 +53,7 @@ class Run:
     """
 
     def __init__(self, args, start: dict | None):
-        self.args, self.device, load = args, select_device(args), Load()
+        self.args, self.device, self.threads = args, select_device(args), Threads(args.threads)
         memory.require_model(args, self.device, clips=1)  # before any picture is decoded
         with distributed.local_rank_0_first():  # it decodes the pictures that all read
             self.validation, self.clips = validation_sequence(args), TrainingClips(args)
@@ -64,8 +64,7 @@ class Run:
         parallel = distributed.data_parallel(self.model, self.device)
         self.step = TrainingStep(self.model, make_optimizer(self.model, args), args, parallel)
         self.history = History()
-        self.busy_cores = load.busy_cores()
-        set_threads(args.threads, self.busy_cores)
+        self.threads.update()
         self.checkpoints = checkpoint.Checkpoints(args, self.step, self.history)
         self.first_epoch = self.checkpoints.restore(args.ckpt_path, start) if start else 0
         self.budget = Budget(args, self.history.seconds)
@@ -81,9 +80,11 @@ class Run:
         if writes:
             if not args.resume:
                 self.checkpoints.begin_folder()
-            print(summary.run_summary(args, self.model, self.device, self.clips, self.busy_cores))
+            print(summary.run_summary(args, self.model, self.device, self.clips, self.threads))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
+            if self.threads.update():
+                print(f"from epoch {epoch} on {self.threads}")
             record = self.train_epoch(epoch)
             last = self.budget.spent(epoch + 1)
             if wrong := not_sane(self.model.state_dict()):

@@ -188,8 +188,8 @@ HARDWARE = (
     ),
     value(
         "--threads", whole(1, 1024), None,
-        "threads on the CPU; if not given, as many as there are cores that other programs leave free when "
-        "the run starts",
+        "threads on the CPU; if not given, as many as there are cores that other programs leave free, looked "
+        "at again in each epoch",
     ),
     # torch takes 64 bits.
     value("--seed", whole(0, 2**63 - 1), 0, "seed of all randomness"),

@@ -10,7 +10,7 @@ from .device import resolved_precision
 from .distributed import world_size
 from .options import LONG_RUN, LONG_RUN_DEFAULTS
 from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan, fast_training
-from .threads import cores
+from .threads import Threads, cores
 
 KL_SCALES = {
     "sum": "on the sum over z",
@@ -19,13 +19,13 @@ KL_SCALES = {
 }
 
 
-def run_summary(args, model: nn.Module, device: torch.device, clips, busy_cores: float = 0.0) -> str:
+def run_summary(args, model: nn.Module, device: torch.device, clips, threads: Threads | None = None) -> str:
     """What the budget decided, the model and how it is trained, the schedules, and what cannot be done.
 
     Args:
         args: all flags of the run.
         clips: the `TrainingClips`.
-        busy_cores: that other programs keep busy.
+        threads: of the run; not told if there is one for each core.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     first, last = clip_length(args, 0.0), clip_length(args, 1.0)
@@ -37,7 +37,8 @@ def run_summary(args, model: nn.Module, device: torch.device, clips, busy_cores:
     course = "" if args.recipe == "lab" else "; course protocol: --recipe lab"
     every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
     step = f"{_span(plan.clips, args.batch_size)} a step, {len(batches)} steps an epoch{fast}"
-    place = _place(device, busy_cores)
+    on_cores = device.type == "cpu" and threads is not None and torch.get_num_threads() != cores()
+    place = f"{device} with {threads}" if on_cores else device
     lines = [
         f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {place}; clips of "
         f"{_span(first, last)} frames, {step}; "
@@ -55,17 +56,6 @@ def _decided_by_budget(args) -> list[str]:
         return []
     flags = [f"--{name} {value}" for name, value in LONG_RUN_DEFAULTS.items() if getattr(args, name) == value]
     return [f"as in all runs of {LONG_RUN} minutes or more: {' '.join(flags)}"] if flags else []
-
-
-def _place(device: torch.device, busy_cores: float) -> str:
-    """The device; on the CPU with its threads, if they are fewer than there are cores."""
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == cores():
-        return str(device)
-    busy = (
-        f", because other programs keep {busy_cores:.1f} of {cores()} cores busy" if busy_cores > 0.5 else ""
-    )
-    return f"{device} with {threads} thread{'s' if threads > 1 else ''}{busy}"
 
 
 def _small_batch(batch: np.ndarray, wanted: int) -> str | None:
