@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(prog="make_dataset.py", description="Draw a dataset of a person who moves in a studio.")
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder to write, new or empty")
-    add("--size", type=_size, default="64x32", metavar="WxH", help="pixels")
+    add("--size", type=picture_size, default="64x32", metavar="WxH", help="pixels")
     takes = f"in {TAKES} takes, or fewer where they would be shorter than {SHORTEST_TAKE} frames"
     add(
         "--train_frames", type=whole(1), default=1600, metavar="N", help=f"frames of the train split, {takes}"
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _size(text):
+def picture_size(text):
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     size = tuple(int(part) for part in match.groups()) if match else (0, 0)
     if not all(16 <= pixels <= 4096 for pixels in size):

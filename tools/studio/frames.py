@@ -30,15 +30,15 @@ def paint_frame(figure, frame, width, height):
     person = paint_person(figure, frame, room.view)
     picture *= 1.0 - person.alpha
     picture += person.color
-    return _to_uint8(picture, height)
+    return to_uint8(picture, height)
 
 
 def paint_pose(figure, frame, width, height):
     """(height, width, 3) uint8 pose picture of frame `frame` of a `Figure`."""
-    return _to_uint8(paint_skeleton(figure.joints[frame], _room(width, height).view), height)
+    return to_uint8(paint_skeleton(figure.joints[frame], _room(width, height).view), height)
 
 
-def _to_uint8(picture, height):
+def to_uint8(picture, height):
     """(3, zoom * height, zoom * width) float in [0, 1] -> (height, width, 3) uint8."""
     zoom = picture.shape[1] // height
     if zoom > 1:

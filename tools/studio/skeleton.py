@@ -31,14 +31,28 @@ BONES = (
 )
 
 
+JOINTS = tuple(dict.fromkeys(joint for start, end, _ in BONES for joint in (start, end)))
+
+
 def paint_skeleton(joints, view):
     """(3, H, W) float32 in [0, 1]: the pose of a person as `view` sees it. joints: (J, 3) in metres."""
-    places = view.pixels(joints).astype(np.float32)
-    picture = np.ones((3, view.height, view.width), np.float32)
-    half_width = THICKNESS * view.height / 2
+    places = view.pixels(joints)[[INDEX[name] for name in JOINTS]]
+    return paint_bones(places, view.height, view.width)
+
+
+def paint_bones(places, height, width):
+    """(3, H, W) float32 in [0, 1]: bones between joints.
+
+    places: (J, 2) column and row of each of `JOINTS`, in pixels; a bone with a joint that is NaN is left out.
+    """
+    places = dict(zip(JOINTS, np.asarray(places, np.float32), strict=True))
+    picture = np.ones((3, height, width), np.float32)
+    half_width = THICKNESS * height / 2
     for start, end, color in BONES:
+        if np.isnan(places[start]).any() or np.isnan(places[end]).any():
+            continue
         narrowing = 0.6 if "eye" in end or "ear" in end else 1.0
-        _line(picture, places[INDEX[start]], places[INDEX[end]], half_width * narrowing, plain(color) / 255)
+        _line(picture, places[start], places[end], half_width * narrowing, plain(color) / 255)
     return picture
 
 

@@ -1,0 +1,1 @@
+"""Poses of people in videos: found, followed, repaired and painted."""

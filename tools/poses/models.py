@@ -1,0 +1,85 @@
+"""The two networks of BlazePose, fetched once into the user's cache and checked."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from engine import files
+from engine.console import UserError
+from frame_cache import USER_CACHE
+
+PACKAGE = "mediapipe==0.10.21"  # its wheel holds the networks; it is not installed
+# The wheel for any system holds the same files.
+SYSTEM = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64")
+DOWNLOAD = ("--no-deps", "--only-binary=:all:", *SYSTEM)
+DETECTOR, LANDMARKS = "pose_detection.tflite", "pose_landmark_full.tflite"
+MODELS = {  # path in the wheel, and its digest
+    DETECTOR: (
+        "mediapipe/modules/pose_detection/pose_detection.tflite",
+        "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+    ),
+    LANDMARKS: (
+        "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+    ),
+}
+
+
+def model_folder(given: Path | None) -> Path:
+    """The folder with the networks, which are fetched if there is none.
+
+    Args:
+        given: by the user, instead of the cache.
+
+    Raises:
+        UserError: a network is missing in the given folder or is another; or it cannot be fetched.
+    """
+    if given is not None:
+        for name in MODELS:
+            _check(given / name)
+        return given
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / USER_CACHE / "blazepose"
+    if not all((folder / name).is_file() for name in MODELS):
+        _fetch(folder)
+    for name in MODELS:
+        _check(folder / name)
+    return folder
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the folder needs {' and '.join(MODELS)} of {PACKAGE}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MODELS[path.name][1]:
+        raise UserError(f"{path}: is damaged, or another network; delete it")
+
+
+def _fetch(folder: Path) -> None:
+    print(f"fetching the pose networks of {PACKAGE} (35 MB, once) into {folder}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            *DOWNLOAD,
+            "--dest",
+            temporary,
+            PACKAGE,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if done.returncode or not wheels:
+            remedy = (
+                f"without a network, give --pose_models FOLDER with {' and '.join(MODELS)} from its wheel"
+            )
+            raise UserError(f"{PACKAGE} cannot be fetched; {remedy}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name, (path, _) in MODELS.items():
+                files.write(folder / name, wheel.read(path))
