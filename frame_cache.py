@@ -106,6 +106,14 @@ def numbered_frames(folder: Path) -> dict[int, os.DirEntry]:
     return dict(sorted(frames.items()))
 
 
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """A picture in another size, `size = (H, W)`: uint8 `(H, W, 3)`."""
+    # Imported here: it takes as long to load as torch, and a run from a warm cache needs none of it.
+    from torchvision.transforms.v2.functional import resize
+
+    return np.asarray(resize(image, list(size)))
+
+
 def read_picture(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """Decode a picture of any size and kind to RGB, uint8 `(H, W, 3)`, `size = (H, W)`.
 
@@ -114,9 +122,6 @@ def read_picture(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: not a picture, or truncated.
     """
-    # Imported here: it takes as long to load as torch, and a run from a warm cache needs none of it.
-    from torchvision.transforms.v2.functional import resize
-
     try:
         with Image.open(path) as image:
             image.load()
@@ -125,7 +130,7 @@ def read_picture(path: str | Path, size: tuple[int, int]) -> np.ndarray:
             if image.has_transparency_data:
                 background = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(background, image.convert("RGBA"))
-            return np.asarray(resize(image.convert("RGB"), list(size)))
+            return resized(image.convert("RGB"), size)
     except UnidentifiedImageError:
         raise UserError(f"{path}: is not a picture") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
