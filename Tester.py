@@ -133,7 +133,7 @@ def write_sequence(args, number: int, sequence: Sequence) -> None:
         if args.make_gif:
             utils.save_gif(root / f"{name}.gif", film)
         if args.mp4:
-            utils.save_mp4(root / f"{name}.mp4", film)
+            utils.save_mp4(root / f"{name}.mp4", [film])
 
 
 def write_submission(path: Path, sequences: list[Sequence]) -> None:

@@ -1,5 +1,6 @@
 """What people look at: PSNR and SSIM, GIF and MP4, and plots of a run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,16 +164,21 @@ def save_gif(path: Path, film: Film) -> None:
         pages[0].save(temporary, save_all=True, append_images=pages[1:], duration=duration, loop=0)
 
 
-def save_mp4(path: Path, film: Film) -> None:
-    """Write an MP4 in H.264, which every browser plays; an odd side loses its last row or column."""
-    band = film.heading()
+def save_mp4(path: Path, films: Iterable[Film]) -> None:
+    """Write an MP4 in H.264, which every browser plays; an odd side loses its last row or column.
+
+    Args:
+        films: the pieces of one film, of which only one is in memory at a time.
+    """
     with replacing(path) as temporary, iio.imopen(temporary, "w", plugin="pyav") as file:
         file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)
-        for frame in film.frames:
-            page = frame.repeat(film.times, axis=0).repeat(film.times, axis=1)
-            if band is not None:
-                page = np.concatenate([np.asarray(band), page])
-            file.write_frame(page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2])
+        for film in films:
+            band = film.heading()
+            for frame in film.frames:
+                page = frame.repeat(film.times, axis=0).repeat(film.times, axis=1)
+                if band is not None:
+                    page = np.concatenate([np.asarray(band), page])
+                file.write_frame(page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2])
 
 
 def axes_of(figure: Figure, title: str, y: str, x: str = "epoch", place: int = 111):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import modules as lab
 from . import unet
+from .rollout import Rollout, Shifts
 from .shared_weights import shared_gradients
 
 ARCHITECTURES = {"lab": lab, "unet": unet}
@@ -29,39 +30,6 @@ def fold_time(clips: Tensor) -> Tensor:
 def unfold_time(folded: Tensor, batch: int) -> Tensor:
     """`(T * B, C, H, W)` -> `(B, T, C, H, W)`."""
     return folded.unflatten(0, (-1, batch)).transpose(0, 1)
-
-
-class Shifts:
-    """Copies of pictures that are shifted sideways, and the mean of pictures that are shifted back.
-
-    Networks that reduce the size compute a little differently after a shift, and the mean over shifts has a
-    smaller error than each ("cycle spinning", Coifman and Donoho 1995).
-
-    Args:
-        count: of the copies, shifted by 0, 1, -1, 2, -2, ... pixels.
-        width: of the pictures.
-    """
-
-    def __init__(self, count: int, width: int, device: torch.device | str):
-        offsets = [(index + 1) // 2 * (1 if index % 2 else -1) for index in range(count)]
-        places = torch.arange(width, device=device)
-        self.columns = [(places - offset).clamp(0, width - 1) for offset in offsets]
-        self._back = [(places + offset).clamp(0, width - 1) for offset in offsets]
-        kept = torch.stack([(places + offset >= 0) & (places + offset < width) for offset in offsets])
-        self._weights = (kept / kept.sum(dim=0))[:, None, None, None]
-
-    def copies(self, pictures: Tensor) -> Tensor:
-        """`(N, C, H, W)` -> `(count * N, C, H, W)`; an edge is repeated where nothing is known."""
-        if len(self.columns) == 1:
-            return pictures
-        return torch.cat([pictures[..., columns] for columns in self.columns])
-
-    def mean(self, copies: Tensor) -> Tensor:
-        """`(count * N, C, H, W)` -> `(N, C, H, W)`, from the copies that hold a pixel."""
-        if len(self._back) == 1:
-            return copies
-        parts = zip(copies.chunk(len(self._back)), self._back, self._weights, strict=True)
-        return sum(part[..., columns] * weights for part, columns, weights in parts)
 
 
 class FirstFrame(NamedTuple):
@@ -147,7 +115,7 @@ class VAE_Model(nn.Module):
         first = self._first_frame(frames[:, 0], first_feature, poses[:, 0])
         if teacher_forcing:
             first = first and first.repeat(length - 1)
-            predicted = self._paint(features[:-batch], pose_features, z, first)
+            predicted = self.paint(features[:-batch], pose_features, z, first)
         else:
             predicted = self._free_run(first_feature, pose_features.split(batch), z.split(batch), first)
         return tuple(unfold_time(folded, batch) for folded in (predicted, mu, logvar))
@@ -159,7 +127,7 @@ class VAE_Model(nn.Module):
         known = self.Decoder_Fusion.from_first_frame(feature, self.label_transformation(pose))
         return FirstFrame(frame, known)
 
-    def _paint(self, feature: Tensor, pose_feature: Tensor, z: Tensor, first: FirstFrame | None) -> Tensor:
+    def paint(self, feature: Tensor, pose_feature: Tensor, z: Tensor, first: FirstFrame | None) -> Tensor:
         """The next frame, from the features of the last frame and of the next pose."""
         if first is None:
             return self.Generator(self.Decoder_Fusion(feature, pose_feature, z))
@@ -174,11 +142,11 @@ class VAE_Model(nn.Module):
             for pose_feature, z in zip(pose_features, latents, strict=True):
                 if predicted:
                     feature = self.frame_transformation(predicted[-1])
-                predicted.append(self._paint(feature, pose_feature, z, first))
+                predicted.append(self.paint(feature, pose_feature, z, first))
         return torch.cat(predicted)
 
     @contextlib.contextmanager
-    def _inference(self) -> Iterator[None]:
+    def inference(self) -> Iterator[None]:
         """Eval mode without gradients; the mode is restored at the end."""
         was_training = self.training
         self.eval()
@@ -197,7 +165,7 @@ class VAE_Model(nn.Module):
         Returns:
             `mu, logvar`, each `(N, N_dim, h, w)`.
         """
-        with self._inference():
+        with self.inference():
             features = self.frame_transformation(frames), self.label_transformation(poses)
             # No sample is wanted, and drawing one would change the random numbers of the training.
             noise = frames.new_zeros(len(frames), *self.latent_shape(*frames.shape[-2:]))
@@ -214,18 +182,19 @@ class VAE_Model(nn.Module):
         Returns:
             `(B, T-1, 3, H, W)`, the frames 1 .. T-1; not clamped.
         """
-        with self._inference():
+        with self.inference():
             shifted = Shifts(shifts, frames.shape[-1], frames.device)
             z = frames.new_zeros(len(frames) * shifts, *self.latent_shape(*frames.shape[-2:]))
-            first = self._shifted_first_frame(frames[:, 0], poses[:, 0], shifted)
+            first = self.shifted_first_frame(frames[:, 0], poses[:, 0], shifted)
             predicted = []
             for last_frame, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True):
                 feature = self.frame_transformation(shifted.copies(last_frame))
                 pose_feature = self.label_transformation(shifted.copies(pose))
-                predicted.append(shifted.mean(self._paint(feature, pose_feature, z, first)))
+                predicted.append(shifted.mean(self.paint(feature, pose_feature, z, first)))
             return torch.stack(predicted, dim=1).to(frames.dtype)
 
-    def _shifted_first_frame(self, frame: Tensor, pose: Tensor, shifted: Shifts) -> FirstFrame | None:
+    def shifted_first_frame(self, frame: Tensor, pose: Tensor, shifted: Shifts) -> FirstFrame | None:
+        """What the decoder sees of shifted copies of the first frame; None as in `_first_frame`."""
         if not self.sees_first_frame:
             return None
         frame = shifted.copies(frame)
@@ -257,39 +226,15 @@ class VAE_Model(nn.Module):
         Returns:
             `(B, T, 3, H, W)` on the device of `poses`, the first frame included; not clamped.
         """
-        with self._inference():
-            shifted = Shifts(shifts, first_frame.shape[-1], first_frame.device)
-            return self._generate(first_frame, poses, sample, generator, z, shifted, wrap_step, report)
-
-    def _generate(self, first_frame, poses, sample, generator, z, shifted, wrap_step, report):
         batch, length = poses.shape[:2]
-        device, copies = first_frame.device, len(shifted.columns)
+        rollout = Rollout(self, first_frame, poses[:, 0].to(first_frame.device), shifts, wrap_step)
         video = first_frame.new_empty(length, *first_frame.shape)
         video[0] = first_frame
-        frame = first_frame.clone()
-        first = self._shifted_first_frame(first_frame.clone(), poses[:, 0].to(device), shifted)
-        feature = self.frame_transformation(shifted.copies(frame))
-        z_now = first_frame.new_zeros(batch, *self.latent_shape(*first_frame.shape[-2:]))
-
-        def step(pose_feature: Tensor) -> None:
-            painted = self._paint(feature, pose_feature, z_now.repeat(copies, 1, 1, 1), first)
-            frame.copy_(shifted.mean(painted))
-            feature.copy_(self.frame_transformation(shifted.copies(frame)))
-
-        if wrap_step is not None:
-            step = wrap_step(step)
         chunk = max(1, POSES_AT_ONCE // batch)
         for start in range(1, length, chunk):
-            chunk_poses = fold_time(poses[:, start : start + chunk]).to(device, non_blocking=True)
-            pose_features = self.label_transformation(shifted.copies(chunk_poses))
-            pose_features = pose_features.unflatten(0, (copies, -1, batch)).transpose(0, 1).flatten(1, 2)
-            for t, pose_feature in enumerate(pose_features, start):
-                if z is not None:
-                    z_now.copy_(z[:, t])
-                elif sample:
-                    z_now.normal_(generator=generator)
-                step(pose_feature)
-                video[t] = frame
+            part = slice(start, start + chunk)
+            latents = None if z is None else z[:, part]
+            video[part] = rollout(poses[:, part], sample, generator, latents).transpose(0, 1)
             if report is not None:
-                report(len(pose_features))
+                report(len(video[part]))
         return video.transpose(0, 1).to(poses.device)

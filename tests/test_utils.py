@@ -74,7 +74,7 @@ def test_gif_has_all_frames_enlarged_under_their_headings_and_plays_for_ever(tmp
 
 def test_mp4_is_read_back(tmp_path):
     video = np.broadcast_to(np.arange(0, 200, 40, dtype=np.uint8)[:, None, None, None], (5, 33, 65, 3))
-    utils.save_mp4(tmp_path / "a.mp4", utils.film({"a": video}, named=False))
+    utils.save_mp4(tmp_path / "a.mp4", [utils.film({"a": video}, named=False)])
     read = iio.imread(tmp_path / "a.mp4", plugin="pyav")
     assert read.shape == (5, 98, 194, 3)
     assert np.abs(read.astype(int) - video[:, :1, :1]).max() < 12

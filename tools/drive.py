@@ -2,9 +2,9 @@
 
     python -m tools.drive RUN/best.ckpt friend.mp4 OUT --DR data/me
 
-Written to OUT: driven.gif and driven.mp4 (poses and prediction side by side), driven_sheet.png to look at,
-and driven.npz with the frames. DR is the dataset of the trained person: its first test frame is where the
-motion begins, and its poses.json tells the lengths of their bones.
+Written to OUT: driven.mp4 (poses and prediction side by side), driven.gif (the first half minute of it) and
+driven_sheet.png to look at. DR is the dataset of the trained person: its first test frame is where the motion
+begins, and its poses.json tells the lengths of their bones. A video of any length needs the same memory.
 """
 
 import sys
@@ -19,25 +19,33 @@ if __name__ == "__main__":
 
 import argparse
 import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 import utils
-from engine import checkpoint, evaluate, files, folder, memory
+from engine import checkpoint, folder, memory
 from engine.console import UserError
-from engine.device import keep_pages, on_device, select_device
+from engine.device import autocast, keep_pages, on_device, select_device
+from engine.graph import Graphed
 from engine.parser import Parser, real, whole
 from engine.progress import Progress
 from engine.threads import Threads
-from frame_cache import load_pictures, numbered_frames, read_picture, resized
+from frame_cache import numbered_frames, read_picture, resized
 from modules import VAE_Model
+from modules.model import POSES_AT_ONCE
+from modules.rollout import Rollout
 from tools.poses import blazepose, joints, video
 from tools.poses.crop import find_crop
 from tools.poses.fit import fitted
 from tools.poses.models import model_folder
 from tools.studio.frames import to_uint8
 from tools.studio.skeleton import JOINTS, paint_bones
+from utils import to_float
+
+GIF_FRAMES = 600
 
 
 def parse(argv=None) -> argparse.Namespace:
@@ -96,22 +104,54 @@ def source_places(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
     return crop.places(places, (crop.width, crop.height)), (crop.width, crop.height)
 
 
-def pose_pictures(args, flags) -> np.ndarray:
-    """The pose pictures to paint the person by, uint8 `(T, H, W, 3)` in the size of the networks."""
+def pose_pictures(args, flags) -> tuple[int, Iterator[np.ndarray]]:
+    """How many poses there are, and pose pictures in pieces, uint8 `(N, H, W, 3)` in the networks' size."""
     size = flags.frame_H, flags.frame_W
     if args.source.is_dir():
         entries = list(numbered_frames(args.source).values())
-        return load_pictures(args.source, "poses", entries, size, flags.num_workers)[:]
+        return len(entries), _pieces(entries, lambda entry: read_picture(entry.path, size))
     places, own_size = source_places(args, flags.frame_W / flags.frame_H)
     if args.fit:
         trained, own_size = read_poses(args.DR / "poses.json")
         places = fitted(places, trained)
     width, height = own_size
-    pictures = []
-    for row in Progress(places, ("pose pictures",), unit="frame", leave=False):
+
+    def paint(row: np.ndarray) -> np.ndarray:
         picture = to_uint8(paint_bones(row, height, width), height)
-        pictures.append(resized(Image.fromarray(picture), size))
-    return np.stack(pictures)
+        return resized(Image.fromarray(picture), size)
+
+    return len(places), _pieces(places, paint)
+
+
+def _pieces(rows: Sequence, picture_of: Callable) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), POSES_AT_ONCE):
+        yield np.stack([picture_of(row) for row in rows[start : start + POSES_AT_ONCE]])
+
+
+def given_frame(args, flags) -> list[np.ndarray]:
+    """The first test frame of the trained person, and its pose, each uint8 `(H, W, 3)`."""
+    folders = args.DR / "test" / "test_img" / "0", args.DR / "test" / "test_label" / "0"
+    entries = (next(iter(numbered_frames(folder).values())) for folder in folders)
+    return [read_picture(entry.path, (flags.frame_H, flags.frame_W)) for entry in entries]
+
+
+def films(model: VAE_Model, args, flags, kept: list[utils.Film]) -> Iterator[utils.Film]:
+    """The person painted by the poses, in pieces; what the GIF and the sheet show is added to `kept`."""
+    device = next(model.parameters()).device
+    first_frame, first_pose = given_frame(args, flags)
+    wrap_step = Graphed if device.type == "cuda" else None
+    count, pieces = pose_pictures(args, flags)
+    with autocast(flags.precision, device):
+        given = (to_float(picture, device)[None] for picture in (first_frame, first_pose))
+        rollout = Rollout(model, *given, flags.shifts, wrap_step)
+        with Progress(total=count, descriptions=("painting the person",), unit="frame") as bar:
+            for poses in pieces:
+                frames = utils.to_uint8(rollout(to_float(poses)[None])[0])
+                film = utils.comparison(poses, frames, None)
+                if len(kept) * POSES_AT_ONCE < GIF_FRAMES:
+                    kept.append(film)
+                bar.update(len(frames))
+                yield film
 
 
 def main(argv=None) -> None:
@@ -127,24 +167,13 @@ def main(argv=None) -> None:
     model = VAE_Model(flags)
     checkpoint.load_weights(model, args.ckpt, start)
     on_device(model, flags, device)
-    poses = pose_pictures(args, flags)
-    first = next(iter(numbered_frames(args.DR / "test" / "test_img" / "0").values()))
-    own_pose = next(iter(numbered_frames(args.DR / "test" / "test_label" / "0").values()))
-    size = flags.frame_H, flags.frame_W
-    # The given frame has its own pose; the motion begins after it.
-    poses = np.concatenate([read_picture(own_pose.path, size)[None], poses])
-    sequence = evaluate.Sequence("driven", poses, read_picture(first.path, size), fill_poses=flags.fill_poses)
     threads.update()
-    with Progress(total=len(poses) - 1, descriptions=("painting the person",), unit="frame") as bar:
-        evaluate.render(model, [sequence], flags, bar.update)
-    frames = utils.to_uint8(sequence.prediction)
-    film = utils.comparison(poses, frames, None)
-    with files.replacing(args.out / "driven.npz") as temporary:
-        np.savez_compressed(temporary, prediction=frames, pose=poses)
-    utils.save_sheet(args.out / "driven_sheet.png", film)
-    utils.save_gif(args.out / "driven.gif", film)
-    utils.save_mp4(args.out / "driven.mp4", film)
-    print(f"{len(frames)} frames are in {args.out}: driven.mp4, driven.gif, driven_sheet.png, driven.npz")
+    kept: list[utils.Film] = []
+    utils.save_mp4(args.out / "driven.mp4", films(model, args, flags, kept))
+    beginning = replace(kept[0], frames=np.concatenate([film.frames for film in kept]))
+    utils.save_sheet(args.out / "driven_sheet.png", beginning)
+    utils.save_gif(args.out / "driven.gif", beginning)
+    print(f"look at driven.mp4, driven.gif and driven_sheet.png in {args.out}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from tools.poses.models import PACKAGE, model_folder
 from tools.studio.frames import to_uint8
 from tools.studio.skeleton import JOINTS, paint_bones
 
-FOUND = ".film.jsonl"  # joints that were found before a stop
+NOTES = ".film.jsonl"  # joints that were found before a stop
 JUMP = 100  # of the frame numbers between two shots
 LONGEST_VIDEO = 630  # frames of validation and test
 LEAST_FRAMES = 20
@@ -93,14 +93,14 @@ def _crop(text: str) -> Crop:
     return crop
 
 
-def find_joints(args, found: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
+def find_joints(args, notes: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
     """The joints `(T, J, 3)` in each video, NaN without a person; and width and height of the videos.
 
-    What is found is noted in the file `found`, so that a stopped tool goes on.
+    What is found is noted in the file `notes`, so that a stopped tool goes on.
     """
-    known = _noted(args, found)
+    known = _noted(args, notes)
     estimator, size, by_video = None, None, []
-    with found.open("a") as notes:
+    with notes.open("a") as file:
         for number, path in enumerate(args.videos):
             given = joints.read_openpose(args.openpose[number], args.person) if args.openpose else None
             if given is None:
@@ -118,7 +118,7 @@ def find_joints(args, found: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
                     rows.append(known[number][len(rows)])
                 else:
                     rows.append(_estimated(estimator, picture))
-                    notes.write(json.dumps([number, rows[-1].round(DECIMALS).tolist()]) + "\n")
+                    file.write(json.dumps([number, rows[-1].round(DECIMALS).tolist()]) + "\n")
             if not rows:
                 raise UserError(f"{path}: no frames in it (of --start and --end)")
             by_video.append(np.array(rows))
@@ -134,17 +134,17 @@ def _nobody() -> np.ndarray:
     return np.full((len(JOINTS), 3), np.nan)
 
 
-def _noted(args, found: Path) -> dict[int, list[np.ndarray]]:
+def _noted(args, notes: Path) -> dict[int, list[np.ndarray]]:
     """The joints that a stopped tool has found, if it had the same videos and flags; else a new file."""
     asked = [args.fps, args.start, args.end, args.person]
     asked += [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in args.videos if path.exists()
     ]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    lines = found.read_text().splitlines() if found.is_file() else []
+    lines = notes.read_text().splitlines() if notes.is_file() else []
     rows: dict[int, list[np.ndarray]] = {}
     if lines[:1] != [key]:
-        files.write(found, key + "\n")
+        files.write(notes, key + "\n")
         return rows
     for line in lines[1:]:
         try:
@@ -158,8 +158,8 @@ def _noted(args, found: Path) -> dict[int, list[np.ndarray]]:
 def keep_frames(by_video: list[np.ndarray]) -> list[Kept]:
     """The frames with a person, numbered so that a new shot begins where some are missing."""
     kept, number = [], 0
-    for index, found in enumerate(by_video):
-        places = joints.repaired(found)
+    for index, of_video in enumerate(by_video):
+        places = joints.repaired(of_video)
         for shot in joints.runs(joints.is_somebody(places)):
             kept += [Kept(number + i, index, int(frame), places[frame]) for i, frame in enumerate(shot)]
             number += len(shot) + JUMP
@@ -241,22 +241,22 @@ def _plain(places: np.ndarray, decimals: int) -> list:
 def summary(by_video: list[np.ndarray], kept: list[Kept]) -> str:
     """How many frames were kept and dropped, and why."""
     total = sum(map(len, by_video))
-    empty = sum(int(np.isnan(found).all(axis=(1, 2)).sum()) for found in by_video)
+    empty = sum(int(np.isnan(of_video).all(axis=(1, 2)).sum()) for of_video in by_video)
     shots = 1 + sum(after.number - before.number > 1 for before, after in itertools.pairwise(kept))
     lost = total - len(kept)
     why = f"; {lost} dropped: nobody was found in {empty}, the trunk was not seen in the rest" if lost else ""
     return f"{len(kept)} of {total} frames in {shots} shot{'s' if shots > 1 else ''}{why}"
 
 
-def find_person(args, found: Path) -> tuple[list[np.ndarray], list[Kept], Crop]:
+def find_person(args, notes: Path) -> tuple[list[np.ndarray], list[Kept], Crop]:
     """The joints in each video, the frames to keep, and the part of the pictures to use."""
     try:
-        by_video, size = find_joints(args, found)
+        by_video, size = find_joints(args, notes)
         kept = keep_frames(by_video)
         if len(kept) < LEAST_FRAMES:
             raise UserError(f"{len(kept)} frames show a person; at least {LEAST_FRAMES} are needed")
     except UserError:
-        found.unlink(missing_ok=True)
+        notes.unlink(missing_ok=True)
         raise
     places = np.array([entry.places for entry in kept])
     return by_video, kept, args.crop or find_crop(places, size, args.size[0] / args.size[1])
@@ -265,13 +265,13 @@ def find_person(args, found: Path) -> tuple[list[np.ndarray], list[Kept], Crop]:
 def main(argv=None) -> None:
     """Find the poses, choose the part of the picture, write the dataset."""
     args = parse(argv)
-    out, found, root = args.DR, args.DR / FOUND, args.DR / UNFINISHED
-    begun = found.is_file() and {path.name for path in out.iterdir()} <= {FOUND, UNFINISHED}
+    out, notes, root = args.DR, args.DR / NOTES, args.DR / UNFINISHED
+    begun = notes.is_file() and {path.name for path in out.iterdir()} <= {NOTES, UNFINISHED}
     check_out(out, args.overwrite or begun)
     out.mkdir(parents=True, exist_ok=True)
     restore(out)
     try:
-        by_video, kept, crop = find_person(args, found)
+        by_video, kept, crop = find_person(args, notes)
         root.mkdir()
         write_dataset(args, kept, crop, root)
         write_poses(args, kept, crop, root / "poses.json")
@@ -283,7 +283,7 @@ def main(argv=None) -> None:
         shutil.rmtree(root, ignore_errors=True)
         if not any(out.iterdir()):
             out.rmdir()
-    found.unlink()
+    notes.unlink()
     print(f"{out}: {summary(by_video, kept)}; look at {out / 'film.png'}")
 
 

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import options
 from modules import VAE_Model
+from modules.rollout import Rollout
 from tests.helpers import random_clips, small_model
 from tools import plain_reference
 
@@ -186,3 +187,17 @@ def test_default_unet_is_within_its_budget():
     assert sum(parameter.numel() for parameter in model.parameters()) <= 1_600_000
     # The first frame and its pose are encoded beside the predicted one: a little more than one frame.
     assert counter.get_total_flops() <= 1.0e9
+
+
+@pytest.mark.parametrize("arch", ["lab", "unet"])
+@pytest.mark.parametrize("sample", [False, True])
+def test_video_in_pieces_is_that_of_one_call(arch, sample):
+    model = make_model(arch).eval()
+    frames, poses = random_clips(length=9)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    video = model.generate(frames[:, 0], poses, sample, generators[0], shifts=3)
+    rollout = Rollout(model, frames[:, 0], poses[:, 0], shifts=3)
+    pieces = [
+        rollout(poses[:, part], sample, generators[1]) for part in (slice(1, 2), slice(2, 6), slice(6, 9))
+    ]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), video[:, 1:])

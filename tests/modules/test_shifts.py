@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modules import VAE_Model
-from modules.model import Shifts
+from modules.rollout import Shifts
 from tests.helpers import random_clips, small_model
 
 

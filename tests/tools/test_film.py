@@ -122,7 +122,7 @@ def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkey
     command = [str(studio), "--DR", str(folder), "--size=128x64"]
     with pytest.raises(console.Stopped):
         film.main(command)
-    assert names(folder) == [film.FOUND]
+    assert names(folder) == [film.NOTES]
     calls.clear()
     monkeypatch.setattr(film, "_estimated", lambda *a: (calls.append(1), estimated(*a))[1])
     film.main(command)
@@ -256,11 +256,11 @@ def test_signal_ends_the_tool_and_the_next_call_goes_on(tmp_path, pictures, pose
     path = write_video(tmp_path / "long.mp4", pictures * 20)
     command = [sys.executable, str(ROOT / "tools/film.py"), str(path), "--DR", str(tmp_path / "data")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=one_thread())
-    found = tmp_path / "data" / film.FOUND
+    found = tmp_path / "data" / film.NOTES
     while not found.exists() or found.stat().st_size < 10_000:
         assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and b"Traceback" not in errors
-    assert names(tmp_path / "data") == [film.FOUND]
+    assert names(tmp_path / "data") == [film.NOTES]
