@@ -48,6 +48,14 @@ def test_fit_of_a_larger_body_elsewhere_is_where_the_trained_person_was(trained)
     assert np.abs(result - trained).max() < 0.5
 
 
+def test_person_who_walks_farther_stays_where_the_trained_one_stood(trained):
+    walk = np.linspace(-90, 90, len(trained))[:, None, None] * (1, 0)
+    result = fitted(trained + walk, trained)
+    own, theirs = (np.percentile(places[:, ROOT, 0], (5, 95)) for places in (result, trained))
+    assert own == pytest.approx(theirs, abs=0.5)
+    assert np.allclose(bone_lengths(result), bone_lengths(trained), rtol=0.01)
+
+
 def test_feet_stand_on_the_floor_and_joints_that_are_not_known_stay_unknown(trained):
     places = other_body(trained)
     places[10:20, JOINTS.index("l_wrist")] = np.nan

@@ -130,6 +130,27 @@ def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkey
     assert names(folder) == ["film.png", "poses.json", "test", "train", "val"]
 
 
+@pytest.mark.parametrize(("person", "side"), [(1, "left"), (2, "right")])
+def test_one_of_two_people_is_followed(tmp_path, figure, pictures, pose_models, person, side):
+    """The second one is smaller, and dances on the right."""
+    half, both = 110, []
+    columns = view_of(WIDTH, HEIGHT).pixels(figure.joints)[:, INDEX["pelvis"], 0].astype(int)
+    for picture, column in zip(pictures, columns.clip(half, WIDTH - half), strict=True):
+        large = picture[:, column - half : column + half]
+        small = np.asarray(Image.fromarray(large).resize((half * 3 // 2, HEIGHT * 3 // 4)))
+        beside = np.full((HEIGHT, small.shape[1] + 1, 3), 190, np.uint8)
+        beside[-len(small) :, 1:] = small
+        both.append(np.concatenate([large, beside], axis=1))
+    path = write_video(tmp_path / "two.mp4", both)
+    film.main([str(path), "--DR", str(tmp_path / "data"), f"--person={person}", "--size=96x80"])
+    poses = json.loads((tmp_path / "data" / "poses.json").read_text())
+    crop = Crop(**poses["crop"])
+    necks = np.array([entry["fractions"][JOINTS.index("neck")][0] for entry in poses["frames"]])
+    assert len(necks) > 0.9 * COUNT
+    on_left = crop.left + necks * crop.width < 2 * half
+    assert on_left.all() if side == "left" else not on_left.any()
+
+
 def test_gap_and_empty_frames_make_shots(tmp_path, pictures, pose_models, capsys):
     room = np.full_like(pictures[0], 200)
     path = write_video(tmp_path / "gap.mp4", [*pictures[:16], *[room] * 12, *pictures[16:32]])

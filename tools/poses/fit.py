@@ -6,6 +6,7 @@ from tools.studio.skeleton import BONES, JOINTS
 
 ROOT = JOINTS.index("pelvis")
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]
+EXTREMES = (5, 95)  # percentiles over time of where a person stands
 LENGTH = 90  # percentile over time of a bone's length in the picture: it is seen from the side now and then
 
 
@@ -40,7 +41,8 @@ def fitted(places: np.ndarray, trained: np.ndarray) -> np.ndarray:
 
     Each bone keeps its direction and its foreshortening, and gets the length of the trained person's bone.
     The feet stay where they were after one zoom for all frames, which is moved so that the lowest foot stands
-    on the trained person's floor and the middle of all positions is theirs.
+    on the trained person's floor. The middle of all positions is theirs; positions that reach farther than
+    theirs are drawn together.
 
     Args:
         places: `(T, J, 2)`, in any pixels, NaN where a joint is not known.
@@ -57,7 +59,7 @@ def fitted(places: np.ndarray, trained: np.ndarray) -> np.ndarray:
     for (start, end), ratio in zip(TREE, ratios, strict=True):
         result[:, end] = result[:, start] + ratio * (places[:, end] - places[:, start])
     result += _moves_to_feet(result, zoom * places)
-    return result + _move_to_floor(result, trained)
+    return result + _moves_to_room(result, trained)
 
 
 def _moves_to_feet(result: np.ndarray, zoomed: np.ndarray) -> np.ndarray:
@@ -71,13 +73,18 @@ def _moves_to_feet(result: np.ndarray, zoomed: np.ndarray) -> np.ndarray:
     return moves
 
 
-def _move_to_floor(result: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """What has to be added to all frames: down to the trained person's floor, and to their middle."""
-    floor, own_floor = (_floor(places) for places in (trained, result))
-    middles = [np.nanpercentile(places[:, ROOT, 0], (5, 95)) for places in (trained, result)]
-    (left, right), (own_left, own_right) = middles
-    across = (left + right) / 2 - (own_left + own_right) / 2
-    return np.array([across, floor - own_floor])
+def _moves_to_room(result: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """What has to be added to each frame: down to the trained person's floor, and to where they stood."""
+    moves = np.zeros((len(result), 1, 2))
+    moves[..., 1] = _floor(trained) - _floor(result)
+    columns = result[:, ROOT, 0]
+    (left, right), (own_left, own_right) = (
+        np.nanpercentile(places[:, ROOT, 0], EXTREMES) for places in (trained, result)
+    )
+    narrowing = min(1.0, (right - left) / max(own_right - own_left, 1e-6))
+    wanted = (left + right) / 2 + narrowing * (columns - (own_left + own_right) / 2)
+    moves[:, 0, 0] = np.nan_to_num(wanted - columns)
+    return moves
 
 
 def _floor(places: np.ndarray) -> float:
