@@ -83,7 +83,7 @@ class Run:
             print(summary.run_summary(args, self.model, self.device, self.clips, self.threads))
         self.device_clips = DeviceClips(self.clips, self.device)
         for epoch in itertools.count(self.first_epoch):
-            if self.threads.update():
+            if self.device.type == "cpu" and self.threads.update():
                 print(f"from epoch {epoch} on {self.threads}")
             record = self.train_epoch(epoch)
             last = self.budget.spent(epoch + 1)
