@@ -10,7 +10,8 @@ from scipy.signal import savgol_filter
 from engine.console import UserError
 from tools.studio.skeleton import JOINTS
 
-LEAST_VISIBILITY = 0.5  # of a joint that is used
+# Of a joint that is used. Lower than usual: estimates of joints that are hidden by the body are good.
+LEAST_VISIBILITY = 0.2
 LONGEST_GAP = 5  # frames that are interpolated
 SMOOTHING = {"window_length": 7, "polyorder": 2}  # Savitzky and Golay 1964
 # Numbers of BlazePose's landmarks; the mean of two where the painter's joint lies between them.
