@@ -53,7 +53,7 @@ def select_device(args) -> torch.device:
 def _index(args, wanted: torch.device | None, available: int) -> int:
     """The number of this process's GPU."""
     if wanted is not None and wanted.index is not None:
-        if distributed.is_launched() and distributed.local_world_size() > 1:
+        if distributed.local_world_size() > 1:
             raise UserError(f"--device {args.device}: each process has a GPU of its own; give --device cuda")
         if wanted.index >= available:
             raise UserError(f"--device {args.device}: there are {available} CUDA devices, counted from 0")

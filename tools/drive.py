@@ -80,6 +80,8 @@ def read_poses(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
             raise ValueError("it has other joints")
         rows = [[place or (np.nan, np.nan) for place in entry["pixels"]] for entry in poses["frames"]]
         places, (width, height) = np.array(rows, float).reshape(-1, len(JOINTS), 2), poses["size"]
+        if not joints.is_somebody(places).any():
+            raise ValueError("nobody is in them")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the poses of a film ({error}); tools.film writes them") from None
     return places, (int(width), int(height))
@@ -94,9 +96,8 @@ def source_places(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
     frames = video.frames(args.source, args.fps, args.start, args.end)
     rows, size = [], (0, 0)
     for picture in Progress(frames, (f"poses of {args.source.name}",), total=total, unit="frame"):
-        pose, size = estimator(picture), picture.shape[1::-1]
-        nobody = np.full((len(JOINTS), 3), np.nan)
-        rows.append(nobody if pose is None else joints.painted_joints(pose.landmarks, joints.BLAZEPOSE))
+        size = picture.shape[1::-1]
+        rows.append(joints.estimated(estimator, picture))
     places = joints.repaired(np.array(rows).reshape(-1, len(JOINTS), 3))
     if not joints.is_somebody(places).any():
         raise UserError(f"{args.source}: nobody was found in its {len(rows)} frames")
@@ -141,17 +142,20 @@ def films(model: VAE_Model, args, flags, kept: list[utils.Film]) -> Iterator[uti
     first_frame, first_pose = given_frame(args, flags)
     wrap_step = Graphed if device.type == "cuda" else None
     count, pieces = pose_pictures(args, flags)
-    with autocast(flags.precision, device):
-        given = (to_float(picture, device)[None] for picture in (first_frame, first_pose))
-        rollout = Rollout(model, *given, flags.shifts, wrap_step)
-        with Progress(total=count, descriptions=("painting the person",), unit="frame") as bar:
-            for poses in pieces:
+    # Entered for each piece, because between two of them the writer of the video is at work.
+    precision = autocast(flags.precision, device)
+    with precision:
+        pictures = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
+        rollout = Rollout(model, *pictures, flags.shifts, wrap_step)
+    with Progress(total=count, descriptions=("painting the person",), unit="frame") as bar:
+        for poses in pieces:
+            with precision:
                 frames = utils.to_uint8(rollout(to_float(poses)[None])[0])
-                film = utils.comparison(poses, frames, None)
-                if len(kept) * POSES_AT_ONCE < GIF_FRAMES:
-                    kept.append(film)
-                bar.update(len(frames))
-                yield film
+            film = utils.comparison(poses, frames, None)
+            if len(kept) * POSES_AT_ONCE < GIF_FRAMES:
+                kept.append(film)
+            bar.update(len(frames))
+            yield film
 
 
 def main(argv=None) -> None:

@@ -102,8 +102,8 @@ def find_joints(args, notes: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
     estimator, size, by_video = None, None, []
     with notes.open("a") as file:
         for number, path in enumerate(args.videos):
-            given = joints.read_openpose(args.openpose[number], args.person) if args.openpose else None
-            if given is None:
+            openpose = joints.read_openpose(args.openpose[number], args.person) if args.openpose else None
+            if openpose is None:
                 estimator = blazepose.BlazePose(model_folder(args.pose_models), args.person)
             rows = []
             total = video.frame_count(path, args.fps, args.start, args.end)
@@ -112,26 +112,17 @@ def find_joints(args, notes: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
                 if size not in (None, picture.shape[1::-1]):
                     raise UserError(f"{path}: {picture.shape[1]}x{picture.shape[0]} pixels, others {size}")
                 size = picture.shape[1::-1]
-                if given is not None:
-                    rows.append(given[len(rows)] if len(rows) < len(given) else _nobody())
+                if openpose is not None:
+                    rows.append(openpose[len(rows)] if len(rows) < len(openpose) else joints.nobody())
                 elif len(rows) < len(known.get(number, [])):
                     rows.append(known[number][len(rows)])
                 else:
-                    rows.append(_estimated(estimator, picture))
+                    rows.append(joints.estimated(estimator, picture))
                     file.write(json.dumps([number, rows[-1].round(DECIMALS).tolist()]) + "\n")
             if not rows:
                 raise UserError(f"{path}: no frames in it (of --start and --end)")
             by_video.append(np.array(rows))
     return by_video, size
-
-
-def _estimated(estimator: blazepose.BlazePose, picture: np.ndarray) -> np.ndarray:
-    pose = estimator(picture)
-    return _nobody() if pose is None else joints.painted_joints(pose.landmarks, joints.BLAZEPOSE)
-
-
-def _nobody() -> np.ndarray:
-    return np.full((len(JOINTS), 3), np.nan)
 
 
 def _noted(args, notes: Path) -> dict[int, list[np.ndarray]]:

@@ -142,3 +142,5 @@ def test_wrong_sources_take_one_line(person, tmp_path):
         assert_user_error(done, word)
     with pytest.raises(UserError, match="no such file"):
         drive.read_poses(tmp_path / "none.json")
+    with pytest.raises(UserError, match="nobody is in them"):
+        drive.read_poses(write_poses(tmp_path / "empty.json", np.zeros((0, len(JOINTS), 2))))

@@ -109,7 +109,7 @@ def test_trainer_takes_the_dataset(filmed, tmp_path):
 
 
 def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkeypatch):
-    folder, estimated = tmp_path / "data", film._estimated
+    folder, estimated = tmp_path / "data", joints.estimated
     calls = []
 
     def stop_after_15(estimator, picture):
@@ -118,13 +118,13 @@ def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkey
             raise console.Stopped(signal.SIGINT)
         return estimated(estimator, picture)
 
-    monkeypatch.setattr(film, "_estimated", stop_after_15)
+    monkeypatch.setattr(joints, "estimated", stop_after_15)
     command = [str(studio), "--DR", str(folder), "--size=128x64"]
     with pytest.raises(console.Stopped):
         film.main(command)
     assert names(folder) == [film.NOTES]
     calls.clear()
-    monkeypatch.setattr(film, "_estimated", lambda *a: (calls.append(1), estimated(*a))[1])
+    monkeypatch.setattr(joints, "estimated", lambda *a: (calls.append(1), estimated(*a))[1])
     film.main(command)
     assert len(calls) == COUNT - 15
     assert names(folder) == ["film.png", "poses.json", "test", "train", "val"]

@@ -10,6 +10,8 @@ from scipy.signal import savgol_filter
 from engine.console import UserError
 from tools.studio.skeleton import JOINTS
 
+from .blazepose import BlazePose
+
 # Of a joint that is used. Lower than usual: estimates of joints that are hidden by the body are good.
 LEAST_VISIBILITY = 0.2
 LONGEST_GAP = 5  # frames that are interpolated
@@ -47,6 +49,17 @@ def painted_joints(landmarks: np.ndarray, numbers: dict[str, tuple[int, ...]]) -
             sources = landmarks[list(numbers[name])]
             joints[index] = [*sources[:, :2].mean(axis=0), sources[:, 2].min()]
     return joints
+
+
+def nobody() -> np.ndarray:
+    """The joints `(J, 3)` of a frame without a person."""
+    return np.full((len(JOINTS), 3), np.nan)
+
+
+def estimated(estimator: BlazePose, picture: np.ndarray) -> np.ndarray:
+    """The joints `(J, 3)` of the person that an estimator follows, in the next picture."""
+    pose = estimator(picture)
+    return nobody() if pose is None else painted_joints(pose.landmarks, BLAZEPOSE)
 
 
 def repaired(joints: np.ndarray) -> np.ndarray:
@@ -106,7 +119,7 @@ def read_openpose(folder: Path, person: int = 1) -> list[np.ndarray]:
         people = [_openpose_person(path, entry) for entry in _people(path)]
         middles = [joints[JOINTS.index("neck"), :2] for joints in people]
         if not people or (last is None and person > len(people)):
-            rows.append(np.full((len(JOINTS), 3), np.nan))
+            rows.append(nobody())
             continue
         if last is None:
             order = sorted(range(len(people)), key=lambda index: -_height(people[index]))
