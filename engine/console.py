@@ -17,6 +17,7 @@ USER_MISTAKE = 2
 # SIGHUP, which Windows lacks: the terminal was closed.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 SECONDS_TO_STOP = 20
+_ends_at_once = False
 
 
 class UserError(Exception):
@@ -119,6 +120,12 @@ def ignore_signals() -> None:
     _answer(STOP_SIGNALS, signal.SIG_IGN)
 
 
+def end_at_once() -> None:
+    """Have `run` end the process without the interpreter's own end, which other threads can disturb."""
+    global _ends_at_once
+    _ends_at_once = True
+
+
 def prepare() -> None:
     """Make a script robust before it imports anything large.
 
@@ -162,6 +169,10 @@ def run(main: Callable[[], None]) -> None:
         code = 128 + signum
     finally:
         ignore_signals()  # the interpreter takes some time to end
+    if _ends_at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

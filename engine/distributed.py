@@ -78,6 +78,8 @@ def group() -> Iterator[None]:
     if not is_launched():
         yield
         return
+    # A thread of gloo that asks for the interpreter while this ends aborts the process.
+    console.end_at_once()
     dist.init_process_group(timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         if rank():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 
@@ -91,8 +92,9 @@ def test_user_s_mistake_ends_all_ranks_with_one_line(tmp_path):
 def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
     script = tmp_path / "broken.py"
     script.write_text(
-        "import os, Trainer\n"
+        "import atexit, os, Trainer\n"
         "from engine import console\n"
+        "atexit.register(os.abort)  # as a thread of gloo does now and then\n"
         "step = Trainer.TrainingStep.__call__\n"
         "def fail(self, *arguments, **settings):\n"
         "    if os.environ['RANK'] == '1':\n"
@@ -108,6 +110,7 @@ def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
     assert done.returncode != 0
     assert "rank 1: the disk of this machine is full" in done.stderr
     assert "best: " not in done.stdout
+    assert re.search(r"exitcode +: 2 ", done.stderr), done.stderr
 
 
 SEVERAL = """
