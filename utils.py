@@ -1,6 +1,6 @@
 """What people look at: PSNR and SSIM, GIF and MP4, and plots of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ FRAMES_PER_SECOND = 20
 DISPLAY_WIDTH = 192
 HEADING_HEIGHT = 18
 SSIM_LEAST_SIDE = 6  # pixels: at each edge 5 are mirrored
+PIXELS_AT_ONCE = 2**18  # of frames that are compared at once, so that long videos need no more memory
 
 
 def Generate_PSNR(imgs1: Tensor, imgs2: Tensor, data_range: float = 1.0) -> Tensor:
@@ -39,8 +40,18 @@ def psnr_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
     Returns:
         `(T,)`.
     """
-    error = predicted.nan_to_num(nan=0.0).clamp(0, 1) - truth
-    return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
+
+    def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
+        error = predicted.nan_to_num(nan=0.0).clamp(0, 1) - truth
+        return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
+
+    return _in_pieces(psnr, predicted, truth)
+
+
+def _in_pieces(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, truth: Tensor) -> Tensor:
+    count = max(1, PIXELS_AT_ONCE // truth[:1, 0].numel()) if len(truth) else 1
+    parts = zip(predicted.split(count), truth.split(count), strict=True)
+    return torch.cat([measure(*part) for part in parts])
 
 
 def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -48,8 +59,12 @@ def ssim_by_frame(predicted: Tensor, truth: Tensor) -> Tensor:
     # Imported here: it takes seconds, and training needs none of it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    predicted = predicted.nan_to_num(nan=0.0).clamp(0, 1)
-    return structural_similarity_index_measure(predicted, truth, data_range=1.0, reduction="none")
+    def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
+        predicted = predicted.nan_to_num(nan=0.0).clamp(0, 1)
+        values = structural_similarity_index_measure(predicted, truth, data_range=1.0, reduction="none")
+        return values.reshape(-1)  # of a single frame it has no dimension
+
+    return _in_pieces(ssim, predicted, truth)
 
 
 def to_float(pictures: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:

@@ -5,7 +5,8 @@ python -m engine.flag_table > docs/flags.md
 
 from modules import ARCHITECTURES
 
-from .options import LONG_RUN, LONG_RUN_DEFAULTS, RECIPES, TEST, TRAINER
+from .options import TEST, TRAINER
+from .presets import LARGE_FRAMES, LONG_RUN, LONG_RUN_DEFAULTS, RECIPES
 
 
 def flag_table() -> str:
@@ -24,6 +25,7 @@ def flag_table() -> str:
         lines += [f"| **{title}** | | |", *(flag.table_row() for flag in flags)]
     presets = {"`--recipe lab`": RECIPES["lab"]}
     presets |= {f"`--arch {name}`": networks.DEFAULTS for name, networks in ARCHITECTURES.items()}
+    presets |= {f"A frame of {least:,} pixels or more": values for least, values in LARGE_FRAMES.items()}
     presets |= {f"`--max_minutes {LONG_RUN}` or more, with `--arch unet`,": LONG_RUN_DEFAULTS}
     for preset, values in presets.items():
         listed = ", ".join(f"`--{name} {value}`" for name, value in values.items())

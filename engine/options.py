@@ -1,6 +1,6 @@
 """Every flag of Trainer.py and Tester.py, declared once, and how its value is decided.
 
-`default < architecture < budget < recipe < checkpoint < command line`: see `resolve`.
+`default < architecture < pictures' size < budget < recipe < checkpoint < command line`: see `resolve`.
 """
 
 import argparse
@@ -11,7 +11,8 @@ from modules import ARCHITECTURES
 from .augment import KINDS
 from .console import UserError
 from .parser import REQUIRED, Flag, Parser, choice, real, subset, switch, value, whole
-from .schedules import KL_ANNEAL_START, KL_CYCLES, KL_END, TFR_END
+from .presets import RECIPES, by_minutes, by_size
+from .schedules import KL_CYCLES, KL_END, TFR_END
 
 _UNET = ARCHITECTURES["unet"].DEFAULTS
 DATA = (
@@ -25,13 +26,18 @@ DATA = (
 MODEL = (
     choice(
         "--arch", ARCHITECTURES, "unet",
-        "architecture: U-shaped networks over two scales, or the networks of the course lab; sets the "
+        "architecture: U-shaped networks over a few scales, or the networks of the course lab; sets the "
         "defaults of the other flags of this group (those listed are of unet)",
     ),
     value("--F_dim", whole(8), _UNET["F_dim"], "channels of the frame feature"),
     value("--L_dim", whole(2), _UNET["L_dim"], "channels of the pose (label) feature"),
     value("--N_dim", whole(4), _UNET["N_dim"], "channels of the latent z (noise)"),
     value("--D_out_dim", whole(8), _UNET["D_out_dim"], "channels of the decoder fusion's output"),
+    value("--fold", whole(1, 16), _UNET["fold"], "unet: how much smaller than a frame its features are"),
+    value(
+        "--scales", whole(2, 8), _UNET["scales"],
+        "unet: scales of the decoder fusion, each half the size of the one before",
+    ),
     choice(
         "--output", ["linear", "sigmoid"], _UNET["output"],
         "range of the generator's frames: unbounded, or (0, 1); the course lab's own Tester expects linear",
@@ -214,24 +220,6 @@ NOT_INHERITED = {
     "DR", "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
     "test", "store_visualization",
 }  # fmt: skip
-RECIPES = {
-    "default": {},
-    "lab": {
-        "arch": "lab", "optim": "Adam", "weight_decay": 0.0,
-        "lr": 0.001, "lr_schedule": "step", "lr_warmup": 0,
-        "batch_size": 2, "train_vi_len": 16, "start_vi_len": 16,
-        "clips": "in_order", "first_frame": "clip", "augment": "none",
-        "tfr": 1.0, "tfr_sde": 10,
-        "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": KL_ANNEAL_START,
-        "kl_reduction": "sum", "z_dropout": 0.0, "mse_weights": "even",
-        "per_val": 1, "z": "sample", "fill_poses": 0, "shifts": 1, "precision": "fp32",
-    },
-}  # fmt: skip
-
-
-# What pays in a run of many minutes alone (docs/quality.md): defaults from LONG_RUN minutes on.
-LONG_RUN = 20
-LONG_RUN_DEFAULTS = {"D_out_dim": 96, "augment": "paste,tilt"}
 
 
 def trainer_parser() -> Parser:
@@ -274,10 +262,17 @@ def resolve(
     typed = RECIPES[typed.get("recipe", "default")] | typed
     defaults = {flag.dest: flag.default for flags in groups.values() for flag in flags}
     recipe = _known(RECIPES, "recipe", stored.get("recipe", "default"))
-    arch = _known(ARCHITECTURES, "arch", ({"arch": defaults["arch"]} | recipe | stored | typed)["arch"])
-    minutes = ({"max_minutes": None} | stored | typed)["max_minutes"]
-    budget = LONG_RUN_DEFAULTS if minutes and minutes >= LONG_RUN and arch is ARCHITECTURES["unet"] else {}
-    decided = defaults | arch.DEFAULTS | budget | recipe | stored | typed
+    decided = defaults | recipe | stored | typed
+    arch = _known(ARCHITECTURES, "arch", decided["arch"])
+    if foreign := {"fold", "scales"} & typed.keys() - arch.DEFAULTS.keys():
+        raise UserError(f"--{min(foreign)} is of --arch unet, not of {decided['arch']}")
+    presets = {}
+    if not stored:  # a checkpoint brings what its run was given, by itself or by a version without presets
+        presets = by_size(decided["arch"], decided["frame_H"] * decided["frame_W"])
+        presets |= by_minutes(decided["arch"], decided.get("max_minutes"))
+    decided = defaults | arch.DEFAULTS | presets | recipe | stored | typed
+    if arch is ARCHITECTURES["unet"] and decided["fold"] >= max(decided["frame_H"], decided["frame_W"]):
+        raise UserError(f"--fold {decided['fold']} leaves nothing of a frame as small as this")
     return argparse.Namespace(**{name: decided[name] for name in defaults})
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from .device import resolved_precision
 from .distributed import world_size
-from .options import LONG_RUN, LONG_RUN_DEFAULTS
+from .presets import LONG_RUN, by_minutes, by_size
 from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan, fast_training
 from .threads import Threads, cores
 
@@ -48,14 +48,19 @@ def run_summary(args, model: nn.Module, device: torch.device, clips, threads: Th
     longest = clips.batches(0, 0, world_size(), last)
     small = dict.fromkeys((_small_batch(batches[0], plan.clips), _small_batch(longest[0], args.batch_size)))
     notes = *filter(None, small), *idle_schedules(args), *_missing_backgrounds(args, clips.backgrounds)
-    return "\n".join([*_decided_by_budget(args), *lines, *notes])
+    return "\n".join([*_decided_by_presets(args), *lines, *notes])
 
 
-def _decided_by_budget(args) -> list[str]:
-    if (args.max_minutes or 0) < LONG_RUN:
-        return []
-    flags = [f"--{name} {value}" for name, value in LONG_RUN_DEFAULTS.items() if getattr(args, name) == value]
-    return [f"as in all runs of {LONG_RUN} minutes or more: {' '.join(flags)}"] if flags else []
+def _decided_by_presets(args) -> list[str]:
+    reasons = {
+        "as for all frames of this size": by_size(args.arch, args.frame_H * args.frame_W),
+        f"as in all runs of {LONG_RUN} minutes or more": by_minutes(args.arch, args.max_minutes),
+    }
+    lines = []
+    for reason, preset in reasons.items():
+        flags = [f"--{name} {value}" for name, value in preset.items() if getattr(args, name) == value]
+        lines += [f"{reason}: {' '.join(flags)}"] if flags else []
+    return lines
 
 
 def _small_batch(batch: np.ndarray, wanted: int) -> str | None:

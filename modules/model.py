@@ -54,21 +54,21 @@ class VAE_Model(nn.Module):
     Args:
         args: any object with `F_dim, L_dim, N_dim, D_out_dim`: channels of the frame feature, of the pose
             feature, of z, and of the fused feature. Optional: `arch`, the networks ("lab" if absent), and
-            `output`: "linear", or "sigmoid" for frames in (0, 1) (the architecture's own if absent).
+            what the architecture has a value for in its `DEFAULTS`, such as `output`: "linear", or "sigmoid"
+            for frames in (0, 1).
     """
 
     def __init__(self, args):
         super().__init__()
         networks = ARCHITECTURES[getattr(args, "arch", "lab")]
-        output = getattr(args, "output", networks.DEFAULTS["output"])
-        sizes = args.F_dim, args.L_dim, args.N_dim, args.D_out_dim
+        settings = {name: getattr(args, name, default) for name, default in networks.DEFAULTS.items()}
         (
             self.frame_transformation,
             self.label_transformation,
             self.Gaussian_Predictor,
             self.Decoder_Fusion,
             self.Generator,
-        ) = networks.build(*sizes, bounded=output == "sigmoid")
+        ) = networks.build(**settings)
         self.sees_first_frame = networks.SEES_FIRST_FRAME
         self.N_dim = args.N_dim
 

@@ -138,12 +138,12 @@ class BoundedGenerator(Generator):
         return super().forward(features).sigmoid()
 
 
-def build(F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, bounded: bool) -> tuple[nn.Module, ...]:
-    """The five networks, in the order of `VAE_Model`; `bounded`: frames in (0, 1)."""
+def build(F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str) -> tuple[nn.Module, ...]:
+    """The five networks, in the order of `VAE_Model`; `output` "sigmoid": frames in (0, 1)."""
     return (
         RGB_Encoder(3, F_dim),
         Label_Encoder(3, L_dim),
         Gaussian_Predictor(F_dim + L_dim, N_dim),
         Decoder_Fusion(F_dim + L_dim + N_dim, D_out_dim),
-        (BoundedGenerator if bounded else Generator)(D_out_dim, 3),
+        (BoundedGenerator if output == "sigmoid" else Generator)(D_out_dim, 3),
     )

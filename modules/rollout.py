@@ -1,9 +1,11 @@
 """Generation: a video that grows frame by frame, each from the model's own last frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+PIXELS_AT_ONCE = 2**20  # of poses that are encoded at once, so that large pictures need no more memory
 
 
 class Shifts:
@@ -90,13 +92,9 @@ class Rollout:
         Returns:
             `(B, N, 3, H, W)` on the model's device; not clamped.
         """
-        batch, length = poses.shape[:2]
-        frames = self._frame.new_empty(length, *self._frame.shape)
+        frames = self._frame.new_empty(poses.shape[1], *self._frame.shape)
         with self._model.inference():
-            folded = poses.transpose(0, 1).flatten(0, 1).to(self._frame.device, non_blocking=True)
-            features = self._model.label_transformation(self._shifted.copies(folded))
-            features = features.unflatten(0, (len(self._shifted.columns), -1, batch)).transpose(0, 1)
-            for t, feature in enumerate(features.flatten(1, 2)):
+            for t, feature in enumerate(self._features(poses)):
                 if z is not None:
                     self._z.copy_(z[:, t])
                 elif sample:
@@ -104,3 +102,12 @@ class Rollout:
                 self._step(feature)
                 frames[t] = self._frame
         return frames.transpose(0, 1)
+
+    def _features(self, poses: Tensor) -> Iterator[Tensor]:
+        """The pose feature of each step, of all shifted copies."""
+        pixels = poses[:, :1, 0].numel()
+        for piece in poses.split(max(1, PIXELS_AT_ONCE // pixels), dim=1):
+            folded = piece.transpose(0, 1).flatten(0, 1).to(self._frame.device, non_blocking=True)
+            features = self._model.label_transformation(self._shifted.copies(folded))
+            features = features.unflatten(0, (len(self._shifted.columns), -1, len(poses)))
+            yield from features.transpose(0, 1).flatten(1, 2)

@@ -1,11 +1,11 @@
-"""The `unet` architecture: the five networks over two scales, with a tenth of the arithmetic of `lab`.
+"""The `unet` architecture: the five networks over a few scales, with a tenth of the arithmetic of `lab`.
 
-A picture is folded to half its size at once (2x2 pixels to channels) and unfolded at the end (Shi et al.
-2016), so that few layers work at the full size. The decoder fusion is a U-shaped network (Ronneberger et al.
-2015): all that is known of a frame meets at its entrance, before any layer has lost detail.
+A picture is folded at once (f x f pixels to channels) and unfolded at the end (Shi et al. 2016), so that no
+layer works at the full size. The decoder fusion is a U-shaped network (Ronneberger et al. 2015): all that is
+known of a frame meets at its entrance, before any layer has lost detail.
 
-Shapes: pictures `(N, 3, H, W)`; features at half the size, `(N, c, H/2, W/2)`; z at a quarter. Sides that
-are odd on the way are rounded up.
+Shapes: pictures `(N, 3, H, W)`; features `(N, c, h, w)`, h = H / f and w = W / f; z at half of that.
+Sides that cannot be divided are rounded up.
 """
 
 import math
@@ -18,7 +18,9 @@ from .modules import posterior_sample
 from .shared_weights import Conv2d
 
 # Sizes of the networks and range of their output, where no flag says otherwise.
-DEFAULTS = {"F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid"}
+DEFAULTS = {
+    "F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid", "fold": 2, "scales": 2,
+}  # fmt: skip
 SEES_FIRST_FRAME = True
 
 
@@ -31,29 +33,25 @@ def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def half(side: int) -> int:
-    """The length of a side after one halving."""
-    return (side + 1) // 2
-
-
-def fold(picture: Tensor) -> Tensor:
-    """`(N, c, H, W)` -> `(N, 4c, H/2, W/2)`; the last row or column of an odd side is repeated."""
+def fold_pixels(picture: Tensor, fold: int) -> Tensor:
+    """`(N, c, H, W)` -> `(N, fold^2 * c, h, w)`; the last row and column are repeated where needed."""
     height, width = picture.shape[-2:]
-    if height % 2 or width % 2:
-        picture = pad(picture, (0, width % 2, 0, height % 2), mode="replicate")
-    return nn.functional.pixel_unshuffle(picture, 2)
+    if height % fold or width % fold:
+        picture = pad(picture, (0, -width % fold, 0, -height % fold), mode="replicate")
+    return nn.functional.pixel_unshuffle(picture, fold)
 
 
 class RGB_Encoder(nn.Module):
     """Frame encoder: frame -> its feature of `out_chans` channels."""
 
-    def __init__(self, in_chans: int, out_chans: int):
+    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
         super().__init__()
-        self.block = conv_block(4 * in_chans, out_chans)
+        self.fold = fold
+        self.block = conv_block(fold**2 * in_chans, out_chans)
 
     def forward(self, frame: Tensor) -> Tensor:
         # Pixels with about zero mean and unit variance train faster.
-        return self.block(fold(4 * (frame - 0.5)))
+        return self.block(fold_pixels(4 * (frame - 0.5), self.fold))
 
 
 class Label_Encoder(nn.Module):
@@ -63,23 +61,26 @@ class Label_Encoder(nn.Module):
     makes pale lines darker. Without it, the same network was 3 dB worse after 100 seconds of training.
     """
 
-    def __init__(self, in_chans: int, out_chans: int):
+    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
         super().__init__()
-        self.block = conv_block(4 * in_chans, out_chans)
+        self.fold = fold
+        self.block = conv_block(fold**2 * in_chans, out_chans)
 
     def forward(self, pose: Tensor) -> Tensor:
-        return self.block(fold(2 * (1 - pose).clamp(min=0).sqrt()))
+        return self.block(fold_pixels(2 * (1 - pose).clamp(min=0).sqrt(), self.fold))
 
 
 class Gaussian_Predictor(nn.Module):
-    """Posterior q(z | x, p) at a quarter of the size: `z, mu, logvar`, each `(N, out_chans, H/4, W/4)`.
+    """Posterior q(z | x, p): `z, mu, logvar`, each `(N, out_chans, h/2, w/2)`.
 
     Args:
         in_chans: channels of the frame's and of the pose's feature, together.
+        fold: by which the features are smaller than the pictures.
     """
 
-    def __init__(self, in_chans: int, out_chans: int):
+    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
         super().__init__()
+        self.fold = fold
         self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), Conv2d(64, 2 * out_chans, 1))
 
     def forward(
@@ -87,10 +88,34 @@ class Gaussian_Predictor(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         return posterior_sample(self.layers(torch.cat([frame_feature, pose_feature], dim=1)), noise)
 
-    @staticmethod
-    def latent_size(height: int, width: int) -> tuple[int, int]:
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of z for pictures of a size."""
-        return half(half(height)), half(half(width))
+        return tuple(math.ceil(math.ceil(side / self.fold) / 2) for side in (height, width))
+
+
+class Scale(nn.Module):
+    """A part of the U that works at half the size: `(N, c, h, w)` -> `(N, c, h, w)`.
+
+    Args:
+        scales: how many more scales there are, this one included.
+    """
+
+    def __init__(self, chans: int, scales: int):
+        super().__init__()
+        below = chans * 3 // 2
+        self.down = conv_block(chans, below, stride=2)
+        self.deep = deep_layers(below, scales)
+        self.leave = nn.Sequential(conv_block(below + chans, chans), conv_block(chans, chans))
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = interpolate(self.deep(self.down(x)), x.shape[-2:])
+        return self.leave(torch.cat([below, x], dim=1))
+
+
+def deep_layers(chans: int, scales: int) -> nn.Sequential:
+    """The layers of one scale, and of those below it if `scales` is more than 1."""
+    second = Scale(chans, scales - 1) if scales > 1 else conv_block(chans, chans)
+    return nn.Sequential(conv_block(chans, chans), second)
 
 
 class Decoder_Fusion(nn.Module):
@@ -100,10 +125,13 @@ class Decoder_Fusion(nn.Module):
     pose tells which part of the background the person hides in it. The first layer is linear, and the first
     frame is the same in all time steps, so its share is computed once (`from_first_frame`).
 
-    Returns `(N, out_chans, H/2, W/2)`.
+    Returns `(N, out_chans, h, w)`.
+
+    Args:
+        scales: of the U, at least 2; the first is that of the features.
     """
 
-    def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int):
+    def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int, scales: int = 2):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
         self.inputs = [
@@ -116,11 +144,11 @@ class Decoder_Fusion(nn.Module):
         # z starts with weights of zero: before the posterior has learned anything, it is only noise.
         self.inject = Conv2d(z_chans, coarse, 1)
         nn.init.zeros_(self.inject.weight)
-        self.deep = nn.Sequential(conv_block(coarse, coarse), conv_block(coarse, coarse))
+        self.deep = deep_layers(coarse, scales - 1)
         self.leave = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
 
     def from_first_frame(self, feature: Tensor, pose_feature: Tensor) -> Tensor:
-        """The share of the first frame and its pose in the first layer, `(N, out_chans, H/2, W/2)`."""
+        """The share of the first frame and its pose in the first layer, `(N, out_chans, h, w)`."""
         _, weight, _ = self.enter[0][0].weight.split(self.inputs, dim=1)
         return conv2d(torch.cat([feature, pose_feature], dim=1), weight, padding=1)
 
@@ -144,26 +172,28 @@ class Generator(nn.Module):
     move is copied exactly. The mask starts near 0.5, because the gradient of a mask of 0 vanishes.
     """
 
-    def __init__(self, input_nc: int, output_nc: int, bounded: bool):
+    def __init__(self, input_nc: int, output_nc: int, bounded: bool, fold: int = 2):
         super().__init__()
-        self.paint = Conv2d(input_nc, 4 * (output_nc + 1), 3, padding=1)
-        self.bounded = bounded
+        self.paint = Conv2d(input_nc, fold**2 * (output_nc + 1), 3, padding=1)
+        self.bounded, self.fold = bounded, fold
 
     def forward(self, fused: Tensor, first_frame: Tensor) -> Tensor:
         height, width = first_frame.shape[-2:]
-        sheet = nn.functional.pixel_shuffle(self.paint(fused), 2)[..., :height, :width]
+        sheet = nn.functional.pixel_shuffle(self.paint(fused), self.fold)[..., :height, :width]
         painted, mask = sheet[:, :-1], sheet[:, -1:].sigmoid()
         if self.bounded:
             painted = painted.sigmoid()
         return mask * painted + (1 - mask) * first_frame
 
 
-def build(F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, bounded: bool) -> tuple[nn.Module, ...]:
-    """The five networks, in the order of `VAE_Model`; `bounded`: frames in (0, 1)."""
+def build(
+    F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str, fold: int, scales: int
+) -> tuple[nn.Module, ...]:
+    """The five networks, in the order of `VAE_Model`; `output` "sigmoid": frames in (0, 1)."""
     return (
-        RGB_Encoder(3, F_dim),
-        Label_Encoder(3, L_dim),
-        Gaussian_Predictor(F_dim + L_dim, N_dim),
-        Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim),
-        Generator(D_out_dim, 3, bounded),
+        RGB_Encoder(3, F_dim, fold),
+        Label_Encoder(3, L_dim, fold),
+        Gaussian_Predictor(F_dim + L_dim, N_dim, fold),
+        Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim, scales),
+        Generator(D_out_dim, 3, output == "sigmoid", fold),
     )

@@ -18,7 +18,6 @@ if __name__ == "__main__":
     console.prepare()
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -37,12 +36,13 @@ from frame_cache import numbered_frames, read_picture, resized
 from modules import VAE_Model
 from modules.model import POSES_AT_ONCE
 from modules.rollout import Rollout
+from tools import pose_file
 from tools.poses import blazepose, joints, video
 from tools.poses.crop import find_crop
 from tools.poses.fit import fitted
 from tools.poses.models import model_folder
-from tools.studio.frames import to_uint8
-from tools.studio.skeleton import JOINTS, paint_bones
+from tools.studio.frames import paint_places
+from tools.studio.skeleton import JOINTS
 from utils import to_float
 
 GIF_FRAMES = 600
@@ -66,31 +66,11 @@ def parse(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_poses(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """The places of joints `(T, J, 2)` of a poses.json, NaN where they are not known, and the pictures' size.
-
-    Raises:
-        UserError: no such file, or other content.
-    """
-    try:
-        if not path.is_file():
-            raise FileNotFoundError("no such file")
-        poses = json.loads(path.read_text("utf-8"))
-        if tuple(poses["joints"]) != JOINTS:
-            raise ValueError("it has other joints")
-        rows = [[place or (np.nan, np.nan) for place in entry["pixels"]] for entry in poses["frames"]]
-        places, (width, height) = np.array(rows, float).reshape(-1, len(JOINTS), 2), poses["size"]
-        if not joints.is_somebody(places).any():
-            raise ValueError("nobody is in them")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the poses of a film ({error}); tools.film writes them") from None
-    return places, (int(width), int(height))
-
-
 def source_places(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
     """The places of the other person's joints `(T, J, 2)`, and the size of the picture that they are in."""
     if args.source.suffix == ".json":
-        return read_poses(args.source)
+        poses = pose_file.read(args.source)
+        return poses.places, poses.size
     estimator = blazepose.BlazePose(model_folder(args.pose_models), args.person)
     total = video.frame_count(args.source, args.fps, args.start, args.end)
     frames = video.frames(args.source, args.fps, args.start, args.end)
@@ -113,13 +93,11 @@ def pose_pictures(args, flags) -> tuple[int, Iterator[np.ndarray]]:
         return len(entries), _pieces(entries, lambda entry: read_picture(entry.path, size))
     places, own_size = source_places(args, flags.frame_W / flags.frame_H)
     if args.fit:
-        trained, own_size = read_poses(args.DR / "poses.json")
-        places = fitted(places, trained)
-    width, height = own_size
+        trained = pose_file.read(args.DR / pose_file.NAME)
+        places, own_size = fitted(places, trained.places), trained.size
 
     def paint(row: np.ndarray) -> np.ndarray:
-        picture = to_uint8(paint_bones(row, height, width), height)
-        return resized(Image.fromarray(picture), size)
+        return resized(Image.fromarray(paint_places(row, *own_size)), size)
 
     return len(places), _pieces(places, paint)
 

@@ -32,29 +32,34 @@ from engine import files
 from engine.console import UserError
 from engine.parser import Parser, real, whole
 from engine.progress import Progress
+from tools import pose_file
 from tools.make_dataset import UNFINISHED, check_out, picture_size, publish, restore
 from tools.poses import blazepose, joints, video
 from tools.poses.crop import Crop, find_crop
 from tools.poses.models import PACKAGE, model_folder
-from tools.studio.frames import to_uint8
-from tools.studio.skeleton import JOINTS, paint_bones
+from tools.studio.frames import paint_places
 
 NOTES = ".film.jsonl"  # joints that were found before a stop
 JUMP = 100  # of the frame numbers between two shots
 LONGEST_VIDEO = 630  # frames of validation and test
 LEAST_FRAMES = 20
 SHEET_ROWS = 6
-DECIMALS = 2  # of a pixel
 
 
 @dataclass
 class Kept:
-    """A frame of the dataset: its number, the video and the frame in it, and its joints `(J, 2)` there."""
+    """A frame of the dataset: its number, the video and the frame in it, and its joints there.
+
+    Attributes:
+        places: `(J, 2)`, repaired.
+        visibility: `(J,)` in [0, 1], as it was estimated; NaN where nobody was found.
+    """
 
     number: int
     video: int
     index: int
     places: np.ndarray
+    visibility: np.ndarray
 
 
 def parse(argv=None) -> argparse.Namespace:
@@ -118,7 +123,7 @@ def find_joints(args, notes: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
                     rows.append(known[number][len(rows)])
                 else:
                     rows.append(joints.estimated(estimator, picture))
-                    file.write(json.dumps([number, rows[-1].round(DECIMALS).tolist()]) + "\n")
+                    file.write(json.dumps([number, rows[-1].round(pose_file.DECIMALS).tolist()]) + "\n")
             if not rows:
                 raise UserError(f"{path}: no frames in it (of --start and --end)")
             by_video.append(np.array(rows))
@@ -152,7 +157,8 @@ def keep_frames(by_video: list[np.ndarray]) -> list[Kept]:
     for index, of_video in enumerate(by_video):
         places = joints.repaired(of_video)
         for shot in joints.runs(joints.is_somebody(places)):
-            kept += [Kept(number + i, index, int(frame), places[frame]) for i, frame in enumerate(shot)]
+            for i, frame in enumerate(shot):
+                kept.append(Kept(number + i, index, int(frame), places[frame], of_video[frame, :, 2]))
             number += len(shot) + JUMP
     return kept
 
@@ -173,15 +179,14 @@ def write_dataset(args, kept: list[Kept], crop: Crop, root: Path) -> None:
     divided = folders(len(kept), args.held_out)
     first_of_test = next(place for place, (folder, _) in enumerate(divided) if folder.startswith("test"))
     shown, sheet = set(np.linspace(0, len(kept) - 1, SHEET_ROWS).astype(int)), []
-    width, height = args.size
     with Progress(total=len(kept), descriptions=("pictures",), unit="frame") as bar:
         for number, path in enumerate(args.videos):
             for index, picture in enumerate(video.frames(path, args.fps, args.start, args.end)):
                 if (place := places.get((number, index))) is None:
                     continue
                 image = crop.apply(picture, args.size)
-                bones = paint_bones(crop.places(kept[place].places, args.size), height, width)
-                pose, name = to_uint8(bones, height), f"frame{kept[place].number:06d}.png"
+                pose = paint_places(crop.places(kept[place].places, args.size), *args.size)
+                name = f"frame{kept[place].number:06d}.png"
                 _save(root / divided[place][0] / name, image)
                 _save(root / divided[place][1] / name, pose)
                 if place == first_of_test:
@@ -200,33 +205,19 @@ def _save(path: Path, picture: np.ndarray) -> None:
 
 
 def write_poses(args, kept: list[Kept], crop: Crop, path: Path) -> None:
-    """poses.json: the joints of each frame, in the pixels of the pictures and as fractions of them."""
-    entries = []
-    for entry in kept:
-        places = crop.places(entry.places, args.size)
-        entries.append(
-            {
-                "number": entry.number,
-                "video": entry.video,
-                "frame": entry.index,
-                "pixels": _plain(places, DECIMALS),
-                "fractions": _plain(places / args.size, 5),
-            }
-        )
-    poses = {
-        "joints": JOINTS,
-        "size": args.size,
-        "estimator": "OpenPose" if args.openpose else f"{blazepose.NAME} of {PACKAGE}",
-        "videos": [path.name for path in args.videos],
-        "crop": crop._asdict(),
-        "frames": entries,
-    }
-    files.write(path, json.dumps(poses))
-
-
-def _plain(places: np.ndarray, decimals: int) -> list:
-    """Places as lists, a joint that is not known as null."""
-    return [None if np.isnan(place).any() else place.round(decimals).tolist() for place in places]
+    """poses.json: the joints of each frame, and where they are from."""
+    frames = []
+    for entry, (_, folder) in zip(kept, folders(len(kept), args.held_out), strict=True):
+        places, source = crop.places(entry.places, args.size), {"video": entry.video, "frame": entry.index}
+        frames.append(pose_file.frame(folder, entry.number, places, args.size, entry.visibility, **source))
+    pose_file.write(
+        path,
+        args.size,
+        frames,
+        estimator="OpenPose" if args.openpose else f"{blazepose.NAME} of {PACKAGE}",
+        videos=[video.name for video in args.videos],
+        crop=crop._asdict(),
+    )
 
 
 def summary(by_video: list[np.ndarray], kept: list[Kept]) -> str:
@@ -265,9 +256,9 @@ def main(argv=None) -> None:
         by_video, kept, crop = find_person(args, notes)
         root.mkdir()
         write_dataset(args, kept, crop, root)
-        write_poses(args, kept, crop, root / "poses.json")
+        write_poses(args, kept, crop, root / pose_file.NAME)
         publish(root, out)
-        for name in ("poses.json", "film.png"):
+        for name in (pose_file.NAME, "film.png"):
             (root / name).replace(out / name)
     finally:
         console.ignore_signals()

@@ -10,6 +10,7 @@ writes pictures, pose pictures and, for the tests, the true frames, in the layou
     OUT/test/test_img/0/frame000000.png          the first frame of test sequence 0
     OUT/test/test_label/0/frame000000.png ...    its poses
     OUT/test/test_gt/0/frame000000.png ...       its true frames
+    OUT/poses.json                               where the joints are in each pose picture
 
 The training split consists of a few continuous takes; between two takes the frame numbers jump. No two takes
 have the same motion. The same flags give the same bytes, with any number of workers.
@@ -35,6 +36,7 @@ from multiprocessing.connection import Connection, wait
 
 from engine.console import UserError
 from engine.parser import Parser, whole
+from tools import pose_file
 from tools.studio.dataset import SHORTEST_TAKE, SPLITS, TAKES, Job, draw, prepare
 
 UNFINISHED = ".unfinished"  # folder in OUT for the new splits, until all of them are complete
@@ -176,6 +178,7 @@ def main() -> None:
         jobs = prepare(args, root)
         draw_all(jobs, args.workers)
         publish(root, args.out)
+        (root / pose_file.NAME).replace(args.out / pose_file.NAME)
     except OSError as error:
         raise UserError(f"cannot write {args.out}: {error}") from None
     finally:

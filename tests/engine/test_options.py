@@ -139,3 +139,32 @@ def test_flags_out_of_range_are_refused_in_one_line(flags, capsys):
     assert stopped.value.code == 2
     message = capsys.readouterr().err.strip()
     assert flags.split()[0] in message and "\n" not in message
+
+
+def test_large_frames_bring_their_networks_and_batch_unless_something_else_says_otherwise():
+    small, middle = trainer_flags(), trainer_flags("--frame_H", "64", "--frame_W", "128")
+    large = trainer_flags("--frame_H", "144", "--frame_W", "256")
+    values = [(args.fold, args.scales, args.batch_size) for args in (small, middle, large)]
+    assert values == [(2, 2, 2), (2, 2, 1), (4, 2, 1)]
+    size = "--frame_H", "144", "--frame_W", "256"
+    args = trainer_flags(*size, "--scales", "3", "--batch_size", "3")
+    assert (args.fold, args.scales, args.batch_size) == (4, 3, 3)
+    assert trainer_flags(*size, "--recipe", "lab").batch_size == 2
+    assert trainer_flags(*size, "--arch", "lab").batch_size == 1
+
+
+def test_checkpoint_of_large_frames_from_before_keeps_its_networks():
+    stored = {"frame_H": 144, "frame_W": 256, "arch": "unet", "batch_size": 2}
+    args = trainer_flags(stored=stored)
+    assert (args.fold, args.scales, args.batch_size) == (2, 2, 2)
+
+
+def test_fold_has_to_leave_more_than_a_pixel():
+    with pytest.raises(UserError, match="--fold 8"):
+        trainer_flags("--frame_H", "4", "--frame_W", "8", "--fold", "8")
+
+
+@pytest.mark.parametrize("flag", ["fold", "scales"])
+def test_flags_of_the_other_architecture_are_refused(flag):
+    with pytest.raises(UserError, match=f"--{flag} is of --arch unet, not of lab"):
+        trainer_flags("--arch", "lab", f"--{flag}", "3")

@@ -159,14 +159,35 @@ def test_prediction_from_true_frames_is_generation_one_frame_at_a_time(arch):
             torch.testing.assert_close(predicted[:, t - 1], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("fold", "scales"), [(2, 2), (3, 3), (2, 5), (1, 2)])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (7, 9), (10, 13), (32, 64)])
-def test_unet_takes_pictures_of_any_size(height, width):
-    model = make_model("unet")
+def test_unet_takes_pictures_of_any_size(height, width, fold, scales):
+    model = make_model("unet", fold=fold, scales=scales)
     frames, poses = random_clips(1, 3, height, width)
     predicted, mu, _ = model(frames, poses, teacher_forcing=False)
     assert predicted.shape == frames[:, 1:].shape
     assert mu.shape[-2:] == model.Gaussian_Predictor.latent_size(height, width)
     assert model.generate(frames[:, 0], poses).shape == frames.shape
+
+
+def test_scales_let_the_unet_see_farther():
+    """A pixel of the last frame reaches farther in the next one, the more scales and pixels are folded."""
+    reached = []
+    for fold, scales in ((2, 2), (2, 3), (4, 3)):
+        torch.manual_seed(0)
+        model = make_model("unet", fold=fold, scales=scales).eval()
+        for layer in model.modules():  # GroupNorm connects all pixels by their mean
+            if isinstance(layer, torch.nn.GroupNorm):
+                layer.forward = lambda x: x
+        last = torch.rand(1, 3, 64, 256, requires_grad=True)
+        feature = model.frame_transformation(last)
+        pose_feature = model.label_transformation(torch.rand_like(last))
+        z = torch.zeros(1, *model.latent_shape(64, 256))
+        known = model.Decoder_Fusion.from_first_frame(feature.detach(), pose_feature)
+        fused = model.Decoder_Fusion(feature, pose_feature, z, known)
+        model.Generator(fused, torch.zeros_like(last))[..., 128].sum().backward()
+        reached.append(int(last.grad.abs().sum(dim=(0, 1, 2)).count_nonzero()))
+    assert reached[0] < reached[1] < reached[2] < 256
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

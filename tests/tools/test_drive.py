@@ -10,7 +10,7 @@ from PIL import Image
 import Trainer
 from engine.console import UserError
 from tests.helpers import SMALL_UNET, assert_user_error, run_script, write_dataset
-from tools import drive
+from tools import drive, pose_file
 from tools.poses.fit import FEET, ROOT, TREE, bone_lengths, fitted
 from tools.studio.body import INDEX, make_take
 from tools.studio.frames import view_of
@@ -141,6 +141,6 @@ def test_wrong_sources_take_one_line(person, tmp_path):
         done = run_script("tools/drive.py", ckpt, source, tmp_path / "out", "--DR", data, "--device=cpu")
         assert_user_error(done, word)
     with pytest.raises(UserError, match="no such file"):
-        drive.read_poses(tmp_path / "none.json")
+        pose_file.read(tmp_path / "none.json")
     with pytest.raises(UserError, match="nobody is in them"):
-        drive.read_poses(write_poses(tmp_path / "empty.json", np.zeros((0, len(JOINTS), 2))))
+        pose_file.read(write_poses(tmp_path / "empty.json", np.zeros((0, len(JOINTS), 2))))

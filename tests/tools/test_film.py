@@ -1,11 +1,13 @@
 """A video of the drawn dancer, whose joints are known, as a dataset."""
 
 import json
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 import Trainer
 from engine import console
 from engine.console import UserError
-from tests.helpers import ROOT, SMALL_UNET, assert_user_error, one_thread, run_script
+from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, assert_user_error, one_thread, run_script
 from tools import film
 from tools.poses import joints, models, video
 from tools.poses.crop import Crop, find_crop
@@ -160,22 +162,41 @@ def test_gap_and_empty_frames_make_shots(tmp_path, pictures, pose_models, capsys
 
 
 def test_video_that_is_turned_is_upright(tmp_path, pictures):
-    turned = write_video(tmp_path / "turned.mp4", [np.rot90(picture) for picture in pictures[:3]])
-    rotated = tmp_path / "rotated.mp4"
-    with av.open(str(turned)) as source, av.open(str(rotated), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    frame = SimpleNamespace(
-        rotation=-90, time=0.0, to_ndarray=lambda format: np.ascontiguousarray(np.rot90(pictures[0]))
-    )
-    container = SimpleNamespace(
-        streams=SimpleNamespace(video=[SimpleNamespace(thread_type=None)]), decode=lambda video: [frame]
-    )
-    (upright,) = video._kept(container, rotated, 30, 0, None)
-    assert np.array_equal(upright, pictures[0])
+    """A phone that is held upright writes pictures that lie on their side, and how to turn them."""
+    path = write_video(tmp_path / "turned.mp4", [np.rot90(picture) for picture in pictures[:3]])
+    movie = path.read_bytes()
+    place = movie.index(b"tkhd") + 44  # of the matrix in the track's header
+    assert movie[place : place + 36] == struct.pack(">9i", 2**16, 0, 0, 0, 2**16, 0, 0, 0, 2**30)
+    matrix = struct.pack(">9i", 0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30)
+    path.write_bytes(movie[:place] + matrix + movie[place + 36 :])
+    frames = list(video.frames(path, 30))
+    assert len(frames) == 3
+    for frame, picture in zip(frames, pictures, strict=False):
+        assert frame.shape == picture.shape
+        assert np.abs(frame.astype(int) - picture).mean() < 3
+
+
+def test_gif_is_a_video(tmp_path, pictures):
+    pages = [Image.fromarray(picture) for picture in pictures[:5]]
+    pages[0].save(tmp_path / "me.gif", save_all=True, append_images=pages[1:], duration=50)
+    frames = list(video.frames(tmp_path / "me.gif", 30))
+    assert len(frames) == 5 and frames[0].shape == pictures[0].shape
+
+
+def test_frames_of_a_variable_rate_are_kept_by_their_times(tmp_path, pictures):
+    """30 frames a second, then 10: at 10 a second, each third of the first, and all others."""
+    path = tmp_path / "variable.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, time = "yuv420p", 0
+        for index, picture in enumerate(pictures[:24]):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture))
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            time += 1 if index < 12 else 3
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert len(list(video.frames(path, 10))) == 4 + 12
 
 
 @pytest.mark.parametrize(
@@ -236,19 +257,40 @@ def test_crop_is_as_large_as_possible_and_holds_the_person(low, high, expected):
     assert inside.min() >= 0 and (inside <= (64, 32)).all()
 
 
-def test_input_that_is_no_video_of_a_person_takes_one_line(tmp_path, pose_models):
+def test_input_that_is_no_video_of_a_person_takes_one_line(tmp_path, pose_models, pictures):
+    write_video(tmp_path / "short.mp4", pictures[:1])
     (tmp_path / "text.mp4").write_text("hello")
     (tmp_path / "empty.mp4").write_text("")
     write_video(tmp_path / "black.mp4", [np.zeros((64, 128, 3), np.uint8)] * 3)
     whole = (tmp_path / "black.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
     for name, word in (
         ("missing.mp4", "no such video"), ("text.mp4", "cannot be read"), ("empty.mp4", "cannot be read"),
         ("cut.mp4", "cut.mp4: "), ("black.mp4", "0 frames show a person"),
+        ("sound.mp4", "holds no pictures"), ("short.mp4", "at least 20 are needed"),
     ):  # fmt: skip
         done = run_script("tools/film.py", tmp_path / name, "--DR", tmp_path / "data")
         assert_user_error(done, word)
         assert not (tmp_path / "data").exists()
+
+
+def test_full_disk_takes_one_line_and_the_next_call_goes_on(tmp_path, studio, pose_models):
+    """The limit lets the joints through, but not the pictures."""
+    command = [studio, "--DR", tmp_path / "data", "--size=512x256"]
+    limit = 60_000, resource.RLIM_INFINITY
+    done = run_script(
+        "tools/film.py", *command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
+    assert_user_error(done, "File too large")
+    assert names(tmp_path / "data") == [film.NOTES]
+    assert_succeeds(run_script("tools/film.py", *command))
+    assert names(tmp_path / "data") == ["film.png", "poses.json", "test", "train", "val"]
 
 
 def test_folder_that_is_not_empty_and_wrong_flags_take_one_line(tmp_path, studio):

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.tools.drawing import ROOT, SMALL, TINY, contents, names, run
+from tools import pose_file
 from tools.make_dataset import SPLITS
 from tools.studio.body import INDEX, make_take
+from tools.studio.frames import paint_places
 
 
 def pictures(folder):
@@ -43,7 +45,7 @@ def video(tmp_path_factory):
 
 
 def test_writes_the_layout_of_the_lab(small):
-    assert names(small) == ["test", "train", "val"]
+    assert names(small) == ["poses.json", "test", "train", "val"]
     twelve = [f"frame{i:06d}.png" for i in range(12)]
     assert names(small / "val/val_img") == names(small / "val/val_label") == twelve
     assert names(small / "train/train_img") == names(small / "train/train_label")
@@ -55,6 +57,17 @@ def test_writes_the_layout_of_the_lab(small):
         assert names(small / "test/test_label" / i) == names(small / "test/test_gt" / i) == twelve
         first = (small / "test/test_img" / i / twelve[0]).read_bytes()
         assert first == (small / "test/test_gt" / i / twelve[0]).read_bytes()
+
+
+def test_poses_json_says_where_the_joints_are_in_the_pose_pictures(small):
+    poses = pose_file.read(small / "poses.json")
+    assert poses.size == (32, 16) and len(poses.places) == 80 + 12 + 2 * 12
+    for folder in ("train/train_label", "val/val_label", "test/test_label/1"):
+        of_folder = poses.places[[name == folder for name in poses.folders]]
+        for places, name in zip(of_folder, names(small / folder), strict=True):
+            with Image.open(small / folder / name) as picture:
+                difference = paint_places(places, 32, 16).astype(int) - np.asarray(picture)
+            assert np.abs(difference).max() <= 8  # places are rounded to a hundredth of a pixel
 
 
 def test_pictures_are_rgb_of_the_asked_size(small):
@@ -184,7 +197,7 @@ def test_draws_at_the_size_of_the_lab(tmp_path):
 def test_runs_as_a_module_and_without_torch(tmp_path):
     command = [sys.executable, "-m", "tools.make_dataset", str(tmp_path / "out"), *TINY]
     subprocess.run(command, cwd=ROOT, check=True)
-    assert names(tmp_path / "out") == sorted(SPLITS)
+    assert names(tmp_path / "out") == ["poses.json", *sorted(SPLITS)]
     code = "import sys, tools.make_dataset; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

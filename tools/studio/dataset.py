@@ -6,8 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from tools import pose_file
+
 from .body import Figure, make_take
-from .frames import paint_frame, paint_pose, view_of
+from .frames import paint_frame, paint_pose, pose_places, view_of
+from .skeleton import JOINTS
 
 SPLITS = ("train", "val", "test")
 TAKES = 4  # of the training split
@@ -43,21 +46,24 @@ def _takes(args):
 
 
 def prepare(args, root: Path) -> list[Job]:
-    """Create the folders of the dataset below `root`; returns all frames to draw.
+    """Create the folders of the dataset below `root` and write its poses.json; returns all frames to draw.
 
     Each take has its own random generator, seeded with the seed, the split and the take's index in it.
     """
-    jobs = []
+    jobs, entries = [], []
     for split, index, numbers, folders in _takes(args):
         rng = np.random.default_rng([args.seed, SPLITS.index(split), index])
         figure = make_take(rng, len(numbers), view_of(*args.size).half_range)
         for folder in folders:
             (root / folder).mkdir(parents=True, exist_ok=True)
         pictures, poses, *first = (root / folder for folder in folders)
+        places, visible = pose_places(figure, *args.size), np.ones(len(JOINTS))
         for frame, number in enumerate(numbers):
+            entries.append(pose_file.frame(folders[1], number, places[frame], args.size, visible))
             name = f"frame{number:06d}.png"
             copies = [folder / name for folder in (pictures, *(first if frame == 0 else ()))]
             jobs.append(Job(figure, frame, args.size, copies, poses / name))
+    pose_file.write(root / pose_file.NAME, args.size, entries, estimator="none: the person is drawn")
     return jobs
 
 

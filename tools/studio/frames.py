@@ -6,7 +6,7 @@ import numpy as np
 
 from .person import paint_person
 from .room import Room
-from .skeleton import paint_skeleton
+from .skeleton import JOINT_NUMBERS, paint_bones
 from .view import View
 
 MIN_ROWS = 128  # smaller pictures are painted enlarged to at least this height, then averaged
@@ -35,7 +35,19 @@ def paint_frame(figure, frame, width, height):
 
 def paint_pose(figure, frame, width, height):
     """(height, width, 3) uint8 pose picture of frame `frame` of a `Figure`."""
-    return to_uint8(paint_skeleton(figure.joints[frame], _room(width, height).view), height)
+    return paint_places(pose_places(figure, width, height)[frame], width, height)
+
+
+def pose_places(figure, width, height):
+    """(T, J, 2): column and row of `skeleton.JOINTS` in pictures of `width` x `height`."""
+    view = view_of(width, height)
+    return view.pixels(figure.joints)[:, JOINT_NUMBERS] * (height / view.height)
+
+
+def paint_places(places, width, height):
+    """(height, width, 3) uint8 pose picture of joints at places (J, 2), see `skeleton.paint_bones`."""
+    view = view_of(width, height)
+    return to_uint8(paint_bones(places * (view.height / height), view.height, view.width), height)
 
 
 def to_uint8(picture, height):

@@ -32,12 +32,7 @@ BONES = (
 
 
 JOINTS = tuple(dict.fromkeys(joint for start, end, _ in BONES for joint in (start, end)))
-
-
-def paint_skeleton(joints, view):
-    """(3, H, W) float32 in [0, 1]: the pose of a person as `view` sees it. joints: (J, 3) in metres."""
-    places = view.pixels(joints)[[INDEX[name] for name in JOINTS]]
-    return paint_bones(places, view.height, view.width)
+JOINT_NUMBERS = [INDEX[name] for name in JOINTS]  # among those of a `Figure`
 
 
 def paint_bones(places, height, width):
