@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# About three minutes in all. The drawn dancer never comes close, so nobody is pasted closer.
-DEMO_FLAGS := --max_minutes 2 --per_val 10 --augment turn
+# The drawn dancer never comes close, so nobody is pasted closer.
+DEMO_FLAGS := --frame_H 64 --frame_W 128 --max_minutes 2 --per_val 10 --augment turn
 
 .PHONY: demo test soak clean
 
@@ -12,17 +12,24 @@ DEMO_FLAGS := --max_minutes 2 --per_val 10 --augment turn
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+.venv/installed-page: .venv/installed requirements-page.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
+	touch $@
+
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 demo/data/test: .venv/installed
-	$(BIN)/python tools/make_dataset.py demo/data --overwrite
+	$(BIN)/python tools/make_dataset.py demo/data --size 128x64 --overwrite
 
-demo: demo/data/test
+demo: demo/data/test .venv/installed-page
 	$(BIN)/python Trainer.py --DR demo/data --save_root demo/run --overwrite $(DEMO_FLAGS)
 	$(BIN)/python Tester.py --DR demo/data --save_root demo/out --ckpt demo/run/best.ckpt
 	@echo "Look at demo/out/compare_seq1.gif (pose | prediction | truth | error) and at the plots in demo/run."
+	@$(BIN)/python -m tools.page demo/run/best.ckpt demo/out/dancer.html --DR demo/data \
+		&& echo "Open demo/out/dancer.html in a browser and drag a joint: the dancer follows." \
+		|| echo "There is no page to drag the dancer on, for the reason above; the rest of the demo is complete."
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

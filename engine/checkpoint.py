@@ -252,7 +252,7 @@ def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
     Raises:
         UserError: other names, shapes or types than the model's, or values that are not sane.
     """
-    hint = "check --arch, --F_dim, --L_dim, --N_dim and --D_out_dim"
+    hint = "check --arch, --F_dim, --L_dim, --N_dim, --D_out_dim, --fold and --scales"
     check_weights(path, checkpoint["state_dict"], model.state_dict(), hint)
     model.load_state_dict(checkpoint["state_dict"])
 

@@ -21,7 +21,7 @@ LONG_RUN = 20
 LONG_RUN_DEFAULTS = {"D_out_dim": 96, "augment": "paste,tilt"}
 
 # What pays for large frames alone (docs/own-video.md): from a number of pixels on.
-LARGE_FRAMES = {128 * 64: {"batch_size": 1}, 192 * 96: {"fold": 4}}
+LARGE_FRAMES = {128 * 64: {"batch_size": 1, "shifts": 1}, 192 * 96: {"fold": 4}}
 
 
 def by_minutes(arch: str, minutes: float | None) -> dict:

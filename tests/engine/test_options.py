@@ -144,8 +144,8 @@ def test_flags_out_of_range_are_refused_in_one_line(flags, capsys):
 def test_large_frames_bring_their_networks_and_batch_unless_something_else_says_otherwise():
     small, middle = trainer_flags(), trainer_flags("--frame_H", "64", "--frame_W", "128")
     large = trainer_flags("--frame_H", "144", "--frame_W", "256")
-    values = [(args.fold, args.scales, args.batch_size) for args in (small, middle, large)]
-    assert values == [(2, 2, 2), (2, 2, 1), (4, 2, 1)]
+    values = [(args.fold, args.batch_size, args.shifts) for args in (small, middle, large)]
+    assert values == [(2, 2, 3), (2, 1, 1), (4, 1, 1)]
     size = "--frame_H", "144", "--frame_W", "256"
     args = trainer_flags(*size, "--scales", "3", "--batch_size", "3")
     assert (args.fold, args.scales, args.batch_size) == (4, 3, 3)

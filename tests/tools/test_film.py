@@ -311,7 +311,7 @@ def test_networks_that_cannot_be_fetched_or_are_others_take_one_line(tmp_path, m
         models.model_folder(None)
     for name in models.MODELS:
         (tmp_path / name).write_text("another")
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match="another file"):
         models.model_folder(tmp_path)
 
 

@@ -1,7 +1,5 @@
 """The two networks of BlazePose, fetched once into the user's cache and checked."""
 
-import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +8,7 @@ from pathlib import Path
 
 from engine import files
 from engine.console import UserError
-from frame_cache import USER_CACHE
+from tools import user_cache
 
 PACKAGE = "mediapipe==0.10.21"  # its wheel holds the networks; it is not installed
 # The wheel for any system holds the same files.
@@ -38,24 +36,11 @@ def model_folder(given: Path | None) -> Path:
     Raises:
         UserError: a network is missing in the given folder or is another; or it cannot be fetched.
     """
-    if given is not None:
-        for name in MODELS:
-            _check(given / name)
-        return given
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / USER_CACHE / "blazepose"
-    if not all((folder / name).is_file() for name in MODELS):
+    folder = given or user_cache.folder("blazepose")
+    if given is None and not all((folder / name).is_file() for name in MODELS):
         _fetch(folder)
-    for name in MODELS:
-        _check(folder / name)
+    user_cache.check(folder, {name: digest for name, (_, digest) in MODELS.items()}, PACKAGE)
     return folder
-
-
-def _check(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; the folder needs {' and '.join(MODELS)} of {PACKAGE}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != MODELS[path.name][1]:
-        raise UserError(f"{path}: is damaged, or another network; delete it")
 
 
 def _fetch(folder: Path) -> None:

@@ -46,9 +46,13 @@ def paint_bones(places, height, width):
     for start, end, color in BONES:
         if np.isnan(places[start]).any() or np.isnan(places[end]).any():
             continue
-        narrowing = 0.6 if "eye" in end or "ear" in end else 1.0
-        _line(picture, places[start], places[end], half_width * narrowing, plain(color) / 255)
+        _line(picture, places[start], places[end], half_width * narrowing(end), plain(color) / 255)
     return picture
+
+
+def narrowing(end):
+    """How wide the bone to a joint is, against most bones."""
+    return 0.6 if "eye" in end or "ear" in end else 1.0
 
 
 def _line(picture, start, end, half_width, color):

@@ -1,0 +1,448 @@
+"""The page on which the skeleton is dragged, opened as a file in a real browser."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import Trainer
+from dataloader import load_test_sequences
+from engine import checkpoint
+from engine.console import UserError
+from frame_cache import resized
+from modules import VAE_Model
+from tests.helpers import assert_user_error, run_script
+from tests.tools.drawing import run
+from tools import page, pose_file
+from tools.studio.frames import paint_places
+from tools.studio.skeleton import JOINTS
+from tools.web import document, motions
+from utils import to_float
+
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+    """A drawn dataset, and a checkpoint that was trained on it."""
+    root = tmp_path_factory.mktemp("person")
+    frames = [
+        "--train_frames=60", f"--val_frames={FRAMES}", f"--test_frames={FRAMES}", "--test_sequences=1"
+    ]  # fmt: skip
+    run(root / "data", "--size=64x32", *frames, "--workers=1").check_returncode()
+    flags = ["--F_dim=16", "--L_dim=16", "--D_out_dim=24", "--num_epoch=10", "--per_val=10", "--device=cpu"]
+    Trainer.main(["--DR", str(root / "data"), "--save_root", str(root / "run"), *flags])
+    return root
+
+
+@pytest.fixture(scope="module")
+def runtime_folder():
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    from tools.web import runtime
+
+    try:
+        return runtime.runtime_folder(None)
+    except UserError as refusal:
+        pytest.skip(str(refusal))
+
+
+@pytest.fixture(scope="module")
+def built(person, runtime_folder):
+    page.main([str(person / "run" / "best.ckpt"), str(person / "page.html"), "--DR", str(person / "data")])
+    return person / "page.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with playwright.sync_playwright() as starter:
+        try:
+            browser = starter.chromium.launch(executable_path=path, args=FLAGS)
+        except playwright.Error as error:
+            pytest.skip(f"no browser: {error}")
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page in the browser, with what it complained about and what it asked for."""
+
+    def __init__(self, browser, address, **settings):
+        self.page = browser.new_page(**settings)
+        self.complaints, self.requests = [], []
+        self.page.on("console", lambda line: self.complaints.append(line.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(address)
+
+    def ready(self):
+        self.page.wait_for_selector("#app:not([hidden])", timeout=60_000)
+        return self
+
+    def run(self, script, argument=None):
+        return self.page.evaluate(script, argument)
+
+    def wait(self, script):
+        self.page.wait_for_function(script, timeout=60_000)
+
+    def rest(self):
+        """Wait until nothing is painted any more."""
+        self.wait("page.restless === 0 && !page.clock.playing")
+
+    def picture(self):
+        """What the canvas shows, uint8 `(H, W, 3)`."""
+        script = (
+            "() => { const c = document.getElementById('picture'), at = c.getContext('2d');"
+            " return [c.height, c.width, [...at.getImageData(0, 0, c.width, c.height).data]]; }"
+        )
+        height, width, values = self.run(script)
+        return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+    def stage_classes(self):
+        return self.page.locator("#stage").get_attribute("class") or ""
+
+    def drag(self, joint, across, down):
+        """Drag a joint by some pixels of the pose picture, with the mouse."""
+        handle = self.page.get_by_role("button", name=re.compile(f"^{joint}:")).bounding_box()
+        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+        zoom = self.page.locator("#overlay").bounding_box()["width"] / self.run("page.facts.look.size[0]")
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + across * zoom, y + down * zoom, steps=4)
+        self.page.mouse.up()
+
+
+@pytest.fixture
+def tab(browser, built):
+    tab = Tab(browser, built.as_uri()).ready()
+    yield tab
+    tab.page.close()
+
+
+@pytest.fixture(scope="module")
+def scripts(browser):
+    """An empty page in which modules of the page's scripts are tried: `scripts(name, body, argument)`."""
+    blank = browser.new_page()
+
+    def call(name, body, argument=None):
+        text = (document.FOLDER / f"{name}.js").read_text()
+        return blank.evaluate(
+            "async ([text, body, argument]) => {"
+            " const address = URL.createObjectURL(new Blob([text], {type: 'text/javascript'}));"
+            " const module = await import(address);"
+            " return new Function('module', 'argument', body)(module, argument); }",
+            [text, body, argument],
+        )
+
+    return call
+
+
+def test_opens_from_a_file_without_a_complaint_or_a_request(tab, built):
+    tab.rest()
+    assert tab.complaints == []
+    assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [built.as_uri()]
+    about = tab.page.inner_text("#about")
+    assert "parameters" in about and "60 frames" in about and "dB on test sequence 0" in about
+
+
+def test_file_is_small(built):
+    assert built.stat().st_size < 7e6
+
+
+def test_painted_pictures_are_those_of_torch(tab, person):
+    path = person / "run" / "best.ckpt"
+    stored = ["--DR", str(person / "data"), "--save_root", str(person), "--ckpt_path", str(path)]
+    flags, start = checkpoint.tester_flags(stored)
+    model = VAE_Model(flags)
+    checkpoint.load_weights(model, path, start)
+    (sequence,) = load_test_sequences(flags)
+    video = model.generate(to_float(sequence.first_frame)[None], to_float(sequence.poses[:6])[None])[0]
+    tab.rest()
+    tab.run("async () => { await page.begin(0); page.restless = 0; }")
+    for index in range(1, 6):
+        paint = "async (index) => { page.goTo(index); page.restless = 1; await page.paint(); }"
+        tab.run(paint, index)
+        expected = (video[index].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+        assert np.abs(tab.picture() - expected).max() <= 2
+
+
+def test_drag_of_a_hand_moves_the_hand_and_not_the_wall(tab):
+    tab.rest()
+    before, places = tab.picture().astype(int), tab.run("page.places")
+    wrist, elbow = (JOINTS.index(name) for name in ("r_wrist", "r_elbow"))
+    tab.drag("right wrist", 0, -12 if places[wrist][1] > 16 else 12)
+    tab.rest()
+    after, moved = tab.picture().astype(int), tab.run("page.places")
+    assert np.hypot(*np.subtract(moved[wrist], places[wrist])) > 2
+    for joint in set(range(len(JOINTS))) - {wrist, elbow}:
+        assert moved[joint] == places[joint]
+    change = np.abs(after - before).max(axis=2)
+    columns = np.array([place[0] for place in places])
+    far = [c for c in range(64) if abs(c - columns.mean()) > 24]
+    near = change[:, [c for c in range(64) if abs(c - columns.mean()) <= 16]]
+    assert near.max() > 2 * change[:, far].max() and near.max() > 3
+
+
+def test_undo_and_reset_bring_the_pose_back(tab):
+    first = tab.run("page.places")
+    tab.drag("left ankle", 3, -3)
+    tab.drag("pelvis", 4, 0)
+    tab.page.keyboard.press("Control+z")
+    tab.page.click("#undo")
+    assert tab.run("page.places") == first
+    assert tab.page.is_disabled("#undo")
+    tab.drag("nose", 2, 2)
+    tab.page.click("#reset")
+    assert tab.run("page.places") == first
+
+
+def test_joints_are_moved_by_keys(tab):
+    number = JOINTS.index("l_wrist")
+    before = tab.run("page.places")
+    tab.page.get_by_role("button", name=re.compile("^left wrist:")).focus()
+    for key in ("ArrowUp", "Shift+ArrowUp"):
+        tab.page.keyboard.press(key)
+    after = tab.run("page.places")
+    assert before[number] != after[number]
+
+
+def test_motion_plays_to_its_end_and_a_grabbed_joint_takes_over(tab):
+    tab.page.select_option("#rate", "2")
+    tab.page.click("#play")
+    tab.wait(f"page.clock.position >= {FRAMES - 1}")
+    tab.rest()
+    assert tab.page.inner_text("#play") == "Play"
+    assert tab.page.input_value("#scrub") == str(FRAMES - 1)
+    tab.page.select_option("#rate", "0.25")
+    tab.page.click("#play")
+    tab.wait("page.clock.position > 1")
+    tab.drag("left wrist", 2, 2)
+    position = tab.run("page.clock.position")
+    assert 1 < position < FRAMES - 1 and not tab.run("page.clock.playing")
+    tab.rest()
+    assert tab.complaints == []
+
+
+def test_start_frame_and_motion_are_chosen(tab):
+    tab.page.select_option("#motion", label="validation")
+    tab.page.select_option("#start", label="validation")
+    tab.rest()
+    tab.page.fill("#scrub", "7")
+    assert tab.run("page.clock.position") == 7
+    assert tab.run("page.places") == tab.run("page.motions[1].places[7]")
+
+
+def test_pose_that_is_unlike_those_of_the_training_is_marked(tab):
+    assert "unfamiliar" not in tab.stage_classes()
+    for joint in ("nose", "left wrist", "right wrist", "left ankle"):
+        tab.drag(joint, 20, 15)
+    assert "unfamiliar" in tab.stage_classes()
+    tab.page.click("#reset")
+    assert "unfamiliar" not in tab.stage_classes()
+
+
+def test_what_happens_is_recorded_as_a_webm(tab, tmp_path):
+    tab.page.click("#record")
+    tab.drag("left wrist", 3, 3)
+    tab.rest()
+    with tab.page.expect_download() as download:
+        tab.page.click("#record")
+    download.value.save_as(tmp_path / "dancer.webm")
+    assert (tmp_path / "dancer.webm").read_bytes()[:4] == b"\x1aE\xdf\xa3"  # of Matroska, which WebM is
+
+
+def test_switches_show_and_hide(tab):
+    tab.page.uncheck("#skeleton")
+    assert not tab.page.get_by_role("button", name=re.compile("^nose:")).is_visible()
+    tab.page.check("#smooth")
+    rendering = "getComputedStyle(document.getElementById('picture')).imageRendering"
+    assert tab.run(rendering) == "auto"
+
+
+def test_memory_stays_the_same_over_2000_frames(tab):
+    used = []
+    for _ in range(3):
+        tab.run("async () => { for (let i = 0; i < 1000; i++) await page.dancer.next(page.posePicture()); }")
+        tab.page.context.new_cdp_session(tab.page).send("HeapProfiler.collectGarbage")
+        used.append(tab.run("performance.memory.usedJSHeapSize"))
+    assert used[2] < used[0] + 3e6
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_narrow_screen(browser, built, color_scheme):
+    size = {"width": 360, "height": 640}
+    tab = Tab(browser, built.as_uri(), viewport=size, has_touch=True, color_scheme=color_scheme).ready()
+    assert tab.run("document.documentElement.scrollWidth") <= 360
+    background = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.findall(r"\d+", background)[0]) < 128) == (color_scheme == "dark")
+    before = tab.run("page.places")
+    handle = tab.page.get_by_role("button", name=re.compile("^right wrist:")).bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    touch = tab.page.context.new_cdp_session(tab.page)
+    for kind, points in (("Start", [{"x": x, "y": y}]), ("Move", [{"x": x + 20, "y": y + 20}]), ("End", [])):
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+    tab.wait("page.undoSteps.length > 0")
+    assert tab.run("page.places") != before
+    tab.page.close()
+
+
+@pytest.mark.parametrize("part", ["network-step", "runtime-wasm", "starts"])
+def test_damaged_page_says_so(browser, built, tmp_path, part):
+    text = built.read_text()
+    start = text.index(f'id="{part}">') + 2000
+    other = "A" if text[start] != "A" else "B"
+    (tmp_path / "page.html").write_text(text[:start] + other * 8 + text[start + 8 :])
+    tab = Tab(browser, (tmp_path / "page.html").as_uri())
+    tab.page.wait_for_selector("#status.error")
+    assert "damaged" in tab.page.inner_text("#status")
+    tab.page.close()
+
+
+def test_page_that_is_cut_short_is_not_blank(browser, built, tmp_path):
+    text = built.read_text()
+    (tmp_path / "page.html").write_text(text[: len(text) // 2])
+    tab = Tab(browser, (tmp_path / "page.html").as_uri())
+    assert "damaged" in tab.page.inner_text("#status")
+    tab.page.close()
+
+
+def test_without_joints_motions_are_played_and_nothing_is_dragged(
+    browser, person, runtime_folder, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(person / "data", data)
+    (data / "poses.json").unlink()
+    page.main([str(person / "run" / "best.ckpt"), str(tmp_path / "page.html"), "--DR", str(data)])
+    assert "nothing can be dragged" in capsys.readouterr().out
+    tab = Tab(browser, (tmp_path / "page.html").as_uri()).ready()
+    assert tab.page.get_by_role("button", name=re.compile("^nose:")).count() == 0
+    tab.page.select_option("#rate", "2")
+    tab.page.click("#play")
+    tab.wait(f"page.clock.position >= {FRAMES - 1}")
+    tab.rest()
+    assert tab.complaints == []
+    tab.page.close()
+
+
+# ---- the scripts by themselves
+
+
+def test_painter_paints_what_python_paints(scripts):
+    rng = np.random.default_rng(0)
+    for size, frame in (
+        ((64, 32), (64, 32)),
+        ((256, 128), (64, 32)),
+        ((100, 60), (64, 32)),
+        ((64, 48), (80, 60)),
+    ):
+        look = motions.look(pose_file.Poses(np.zeros((0, len(JOINTS), 2)), size, []), frame[::-1])["look"]
+        places = rng.uniform(-0.1, 1.1, (len(JOINTS), 2)) * size
+        places[3] = np.nan
+        stored = [None if np.isnan(place).any() else place.tolist() for place in places]
+        picture = scripts(
+            "painter", "return [...module.paintPose(argument[0], argument[1])];", [stored, look]
+        )
+        expected = resized(Image.fromarray(paint_places(places, *size)), frame[::-1])
+        painted = (np.array(picture).reshape(3, *frame[::-1]) * 255).round().transpose(1, 2, 0)
+        assert np.abs(painted - expected).max() <= 1
+
+
+SKELETON = motions.look(None, (32, 64))
+DRAG = """
+    const skeleton = new module.Skeleton(...argument.skeleton);
+    return skeleton.drag(argument.places, argument.joint, argument.target);
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_dragging_keeps_the_length_of_every_bone(scripts, data):
+    number = st.floats(0, 100, allow_nan=False)
+    places = [[data.draw(number), data.draw(number)] for _ in JOINTS]
+    drags = [
+        [data.draw(st.integers(0, len(JOINTS) - 1)), [data.draw(number), data.draw(number)]] for _ in range(4)
+    ]
+    body = """
+        const [joints, bones, drags] = [argument.joints, argument.bones, argument.drags];
+        const skeleton = new module.Skeleton(joints, bones);
+        let places = argument.places;
+        const before = JSON.stringify(places);
+        for (const [joint, target] of drags) places = skeleton.drag(places, joint, target);
+        return [places, JSON.stringify(argument.places) === before];
+    """
+    argument = {"joints": JOINTS, "bones": SKELETON["look"]["bones"], "drags": drags, "places": places}
+    after, is_kept = scripts("kinematics", body, argument)
+    assert is_kept  # the former places are not changed
+
+    def lengths(places):
+        at = np.array(places)
+        return [np.linalg.norm(at[bone["start"]] - at[bone["end"]]) for bone in SKELETON["look"]["bones"]]
+
+    np.testing.assert_allclose(lengths(after), lengths(places), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("joint", "target", "moved"),
+    [
+        ("r_wrist", (12.0, 8.0), {"r_elbow", "r_wrist"}),
+        ("l_ankle", (22.0, 40.0), {"l_knee", "l_ankle", "l_toe"}),
+        ("l_elbow", (30.0, 10.0), {"l_elbow", "l_wrist"}),
+        ("pelvis", (25.0, 35.0), set(JOINTS)),
+    ],
+)
+def test_limb_follows_a_dragged_joint_and_the_rest_stays(scripts, joint, target, moved):
+    rng = np.random.default_rng(1)
+    places = rng.uniform(10, 30, (len(JOINTS), 2)).tolist()
+    argument = {
+        "skeleton": [JOINTS, SKELETON["look"]["bones"]], "places": places,
+        "joint": JOINTS.index(joint), "target": target,
+    }  # fmt: skip
+    after = scripts("kinematics", DRAG, argument)
+    changed = {name for name, old, new in zip(JOINTS, places, after, strict=True) if old != new}
+    assert changed == moved
+
+
+def test_hand_reaches_a_target_that_is_near_enough(scripts):
+    places = [[20.0, 20.0] for _ in JOINTS]
+    for name, place in {"r_shoulder": [20, 20], "r_elbow": [25, 20], "r_wrist": [25, 25]}.items():
+        places[JOINTS.index(name)] = place
+    wrist = JOINTS.index("r_wrist")
+    skeleton = [JOINTS, SKELETON["look"]["bones"]]
+    for target, reached in (([20, 28], [20, 28]), ([20, 50], [20, 30])):
+        argument = {"skeleton": skeleton, "places": places, "joint": wrist, "target": target}
+        np.testing.assert_allclose(scripts("kinematics", DRAG, argument)[wrist], reached, atol=1e-6)
+
+
+# ---- the command
+
+
+def test_wrong_arguments_take_one_line(person, runtime_folder, tmp_path, dataset):
+    lab = [
+        "--arch=lab",
+        "--F_dim=8",
+        "--L_dim=2",
+        "--N_dim=4",
+        "--D_out_dim=8",
+        "--num_epoch=1",
+        "--device=cpu",
+    ]
+    Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path / "lab"), *lab])
+    ckpt, data = person / "run" / "best.ckpt", person / "data"
+    (tmp_path / "ort.wasm.bundle.min.mjs").write_text("another")
+    for arguments, word in (
+        ([tmp_path / "lab" / "best.ckpt", tmp_path / "page.html", "--DR", dataset], "--arch unet"),
+        ([tmp_path / "none.ckpt", tmp_path / "page.html", "--DR", data], "no such checkpoint"),
+        ([ckpt, tmp_path / "page.html", "--DR", tmp_path / "nowhere"], "nowhere"),
+        ([ckpt, tmp_path / "page.html", "--DR", data, "--runtime", tmp_path], "another file"),
+        ([ckpt, tmp_path, "--DR", data], str(tmp_path)),
+    ):
+        assert_user_error(run_script("tools/page.py", *arguments), word)
+    assert not (tmp_path / "page.html").exists()

@@ -1,0 +1,33 @@
+"""Files of other projects that are fetched once into the user's cache, and checked each time."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from engine.console import UserError
+from frame_cache import USER_CACHE
+
+
+def folder(name: str) -> Path:
+    """The folder in the user's cache for the files of one package; it may not exist yet."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / USER_CACHE / name
+
+
+def check(where: Path, digests: dict[str, str], package: str) -> None:
+    """Compare files with their SHA-256 digests.
+
+    Args:
+        where: the folder.
+        digests: by the files' names.
+        package: which the files are from, for the message.
+
+    Raises:
+        UserError: a file is missing, or is another.
+    """
+    for name, digest in digests.items():
+        path = where / name
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; the folder needs {' and '.join(digests)} of {package}")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise UserError(f"{path}: is damaged, or another file than that of {package}; delete it")
