@@ -120,34 +120,39 @@ def find_joints(args, notes: Path) -> tuple[list[np.ndarray], tuple[int, int]]:
                 if openpose is not None:
                     rows.append(openpose[len(rows)] if len(rows) < len(openpose) else joints.nobody())
                 elif len(rows) < len(known.get(number, [])):
-                    rows.append(known[number][len(rows)])
+                    row, estimator.state = known[number][len(rows)]
+                    rows.append(np.array(row, float))
                 else:
-                    rows.append(joints.estimated(estimator, picture))
-                    file.write(json.dumps([number, rows[-1].round(pose_file.DECIMALS).tolist()]) + "\n")
+                    rows.append(joints.estimated(estimator, picture).round(pose_file.DECIMALS))
+                    file.write(json.dumps([number, rows[-1].tolist(), estimator.state]) + "\n")
             if not rows:
                 raise UserError(f"{path}: no frames in it (of --start and --end)")
             by_video.append(np.array(rows))
     return by_video, size
 
 
-def _noted(args, notes: Path) -> dict[int, list[np.ndarray]]:
-    """The joints that a stopped tool has found, if it had the same videos and flags; else a new file."""
+def _noted(args, notes: Path) -> dict[int, list[tuple[list, list]]]:
+    """What a stopped tool has found, if it had the same videos and flags; else a new file.
+
+    Returns:
+        By the number of the video the joints of each frame, and the state of the estimator after it.
+    """
     asked = [args.fps, args.start, args.end, args.person]
     asked += [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in args.videos if path.exists()
     ]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     lines = notes.read_text().splitlines() if notes.is_file() else []
-    rows: dict[int, list[np.ndarray]] = {}
+    rows: dict[int, list[tuple[list, list]]] = {}
     if lines[:1] != [key]:
         files.write(notes, key + "\n")
         return rows
     for line in lines[1:]:
         try:
-            number, row = json.loads(line)
+            number, row, state = json.loads(line)
         except ValueError:  # the tool was killed while it wrote
             break
-        rows.setdefault(number, []).append(np.array(row, float))
+        rows.setdefault(number, []).append((row, state))
     return rows
 
 

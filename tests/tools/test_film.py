@@ -110,7 +110,7 @@ def test_trainer_takes_the_dataset(filmed, tmp_path):
     assert (tmp_path / "best.ckpt").exists()
 
 
-def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkeypatch):
+def test_stopped_tool_goes_on_where_it_was(studio, filmed, tmp_path, pose_models, monkeypatch):
     folder, estimated = tmp_path / "data", joints.estimated
     calls = []
 
@@ -129,6 +129,7 @@ def test_stopped_tool_goes_on_where_it_was(studio, tmp_path, pose_models, monkey
     monkeypatch.setattr(joints, "estimated", lambda *a: (calls.append(1), estimated(*a))[1])
     film.main(command)
     assert len(calls) == COUNT - 15
+    assert (folder / "poses.json").read_text() == (filmed / "poses.json").read_text()
     assert names(folder) == ["film.png", "poses.json", "test", "train", "val"]
 
 

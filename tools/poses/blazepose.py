@@ -85,6 +85,19 @@ class BlazePose:
         self._region = None
         return None
 
+    @property
+    def state(self) -> list:
+        """Where the person is and was, as plain values; who gets it follows the same person."""
+        regions = self._region, self._last
+        return [None if region is None else [*map(float, region.middle), region.side, region.angle]
+                for region in regions]  # fmt: skip
+
+    @state.setter
+    def state(self, values: list) -> None:
+        self._region, self._last = (
+            None if region is None else Region(np.array(region[:2]), *region[2:]) for region in values
+        )
+
     def _choose(self, regions: list[Region]) -> Region | None:
         """The region of the person that is followed."""
         if not regions:
