@@ -81,7 +81,7 @@ def parse(argv=None) -> argparse.Namespace:
     add("--pose_models", type=Path, metavar="FOLDER", help="with the pose networks, instead of fetching them")
     openpose = "take the poses from these folders of OpenPose JSON, one for each video, frame by frame"
     add("--openpose", type=Path, nargs="+", metavar="FOLDER", help=openpose)
-    add("--overwrite", action="store_true", help="replace train, val and test in the folder")
+    add("--overwrite", action="store_true", help="replace the dataset in the folder")
     args = parser.parse_args(argv)
     if args.openpose and len(args.openpose) != len(args.videos):
         parser.error(f"--openpose: {len(args.openpose)} folders for {len(args.videos)} videos")
@@ -263,8 +263,6 @@ def main(argv=None) -> None:
         write_dataset(args, kept, crop, root)
         write_poses(args, kept, crop, root / pose_file.NAME)
         publish(root, out)
-        for name in (pose_file.NAME, "film.png"):
-            (root / name).replace(out / name)
     finally:
         console.ignore_signals()
         shutil.rmtree(root, ignore_errors=True)

@@ -36,11 +36,10 @@ from multiprocessing.connection import Connection, wait
 
 from engine.console import UserError
 from engine.parser import Parser, whole
-from tools import pose_file
-from tools.studio.dataset import SHORTEST_TAKE, SPLITS, TAKES, Job, draw, prepare
+from tools.studio.dataset import SHORTEST_TAKE, TAKES, Job, draw, prepare
 
-UNFINISHED = ".unfinished"  # folder in OUT for the new splits, until all of them are complete
-REPLACED = ".replaced"  # folder in OUT for the old splits, until the new ones are in place
+UNFINISHED = ".unfinished"  # folder in OUT for the new dataset, until all of it is complete
+REPLACED = ".replaced"  # folder in OUT for the old dataset, until the new one is in place
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--test_sequences", type=whole(1), default=2, metavar="N", help="test videos")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the random motion")
     add("--workers", type=whole(1), default=os.cpu_count() or 1, metavar="N", help="processes that draw")
-    overwrite = "replace train, val and test in an OUT that is not empty; nothing else there changes"
+    overwrite = "replace the dataset in an OUT that is not empty; nothing else there changes"
     add("--overwrite", action="store_true", help=overwrite)
     return parser.parse_args()
 
@@ -131,25 +130,26 @@ def _draw_share(jobs, sender: Connection):
 
 
 def restore(out: Path) -> None:
-    """Move back the old splits that a killed process has moved away, and remove what else it left."""
-    for split in SPLITS:
-        if os.path.lexists(out / REPLACED / split) and not os.path.lexists(out / split):
-            (out / REPLACED / split).rename(out / split)
+    """Move back the old dataset that a killed process has moved away, and remove what else it left."""
+    for old in (out / REPLACED).glob("*"):
+        if not os.path.lexists(out / old.name):
+            old.rename(out / old.name)
     for name in (REPLACED, UNFINISHED):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
 def publish(root: Path, out: Path) -> None:
-    """Move all new splits from `root` to `out` and remove the old ones; or change nothing, and raise.
+    """Move all that is in `root` to `out` and remove what was there by the same names; or change nothing.
 
     Raises:
-        OSError: a split cannot be moved.
-        UserError: the new splits are in place, but the old ones cannot be removed.
+        OSError: something cannot be moved.
+        UserError: the new dataset is in place, but the old one cannot be removed.
     """
     replaced = out / REPLACED
     replaced.mkdir()
-    moves = [(out / split, replaced / split) for split in SPLITS if os.path.lexists(out / split)]
-    moves += [(root / split, out / split) for split in SPLITS]
+    names = sorted(path.name for path in root.iterdir())
+    moves = [(out / name, replaced / name) for name in names if os.path.lexists(out / name)]
+    moves += [(root / name, out / name) for name in names]
     done = []
     try:
         for source, target in moves:
@@ -178,7 +178,6 @@ def main() -> None:
         jobs = prepare(args, root)
         draw_all(jobs, args.workers)
         publish(root, args.out)
-        (root / pose_file.NAME).replace(args.out / pose_file.NAME)
     except OSError as error:
         raise UserError(f"cannot write {args.out}: {error}") from None
     finally:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.tools.drawing import ROOT, SMALL, TINY, contents, names, run
 from tools import pose_file
-from tools.make_dataset import SPLITS
 from tools.studio.body import INDEX, make_take
+from tools.studio.dataset import SPLITS
 from tools.studio.frames import paint_places
 
 

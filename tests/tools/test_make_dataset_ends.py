@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.drawing import PROGRAM, SMALL, TINY, assert_mistake, contents, names, run, run_after
-from tools.make_dataset import REPLACED, SPLITS, UNFINISHED, publish, restore
+from tools.make_dataset import REPLACED, UNFINISHED, publish, restore
+from tools.studio.dataset import SPLITS
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_overwrite_replaces_the_dataset_and_nothing_else(tmp_path):
     (tmp_path / ".replaced" / "val").mkdir(parents=True)
     done = run(tmp_path, *TINY, "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert names(tmp_path) == ["precious.txt", "test", "train", "val"]
+    assert names(tmp_path) == ["poses.json", "precious.txt", "test", "train", "val"]
     assert names(tmp_path / "val") == ["val_img", "val_label"]
 
 

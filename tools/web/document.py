@@ -28,6 +28,7 @@ def page(facts: dict, recorded: Recorded, graphs: dict[str, bytes], runtime_fold
             {"name": name, "kind": kind} for name, kind in zip(recorded.names, recorded.kinds, strict=True)
         ],
         "starts": recorded.names,
+        "unit": recorded.unit,
         "familiarDistance": recorded.familiar_distance,
     }
     binary = {

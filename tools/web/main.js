@@ -35,15 +35,14 @@ class Page {
   }
 
   async unpackPictures() {
-    const { look, joints, motions } = this.facts;
+    const { look, joints, motions, unit } = this.facts;
     this.starts = await unpacked("starts");
-    const familiar = await unpacked("familiar");
-    this.familiar = readPlaces(familiar, joints.length);
+    this.familiar = readPlaces(await unpacked("familiar"), joints.length, unit);
     this.motions = [];
     for (const [index, { name, kind }] of motions.entries()) {
       const bytes = await unpacked(`motion-${index}`);
       const pixels = 3 * look.frame[0] * look.frame[1];
-      const places = kind === "joints" ? readPlaces(bytes, joints.length) : null;
+      const places = kind === "joints" ? readPlaces(bytes, joints.length, unit) : null;
       this.motions.push({ name, places, pictures: bytes, count: places ? places.length : bytes.length / pixels });
     }
   }

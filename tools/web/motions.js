@@ -1,20 +1,19 @@
 // The motions that were recorded: joints, or pose pictures where no joints are known.
 
 const UNKNOWN = -32768;
-const UNITS = 100; // of a pixel
 
 // Places [column, row] of each joint, or null; count joints from a row of 16-bit numbers.
-function placesOf(numbers, row, joints) {
+function placesOf(numbers, row, joints, unit) {
   return Array.from({ length: joints }, (_, joint) => {
     const [x, y] = numbers.subarray(2 * (row * joints + joint), 2 * (row * joints + joint) + 2);
-    return x === UNKNOWN ? null : [x / UNITS, y / UNITS];
+    return x === UNKNOWN ? null : [x * unit, y * unit];
   });
 }
 
-// All rows of a table of joints, from its bytes.
-export function readPlaces(bytes, joints) {
+// All rows of a table of joints, from its bytes; unit: of its numbers, in pixels.
+export function readPlaces(bytes, joints, unit) {
   const numbers = new Int16Array(bytes.buffer);
-  return Array.from({ length: numbers.length / (2 * joints) }, (_, row) => placesOf(numbers, row, joints));
+  return Array.from({ length: numbers.length / (2 * joints) }, (_, row) => placesOf(numbers, row, joints, unit));
 }
 
 // Picture number index of a stack, from uint8 of height x width x 3 to Float32Array of 3 x height x width.

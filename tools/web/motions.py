@@ -9,7 +9,8 @@ from tools.pose_file import Poses
 from tools.studio.frames import view_of
 from tools.studio.skeleton import BONES, JOINTS, THICKNESS, narrowing
 
-UNITS, UNKNOWN = 100, -32768  # places are stored as 16-bit hundredths of a pixel
+# Places are stored in 16 bits: pictures have this many units, and a joint may be a picture's length outside.
+UNITS, LARGEST, UNKNOWN = 16_000, 32_767, -32_768
 MOST_FAMILIAR = 1000  # poses of the training that the page compares with
 USUAL = 99  # percentile of the distance of validation poses to those of the training
 PELVIS = JOINTS.index("pelvis")
@@ -25,6 +26,7 @@ class Recorded:
         motions: int16 `(T, J, 2)`, or uint8 `(T, H, W, 3)`.
         starts: frame and pose of each, uint8 `(2 * M, H, W, 3)`.
         familiar: poses of the training, int16 `(N, J, 2)`; none without joints.
+        unit: of the motions and the familiar poses, in pixels.
         familiar_distance: mean distance of the joints, in pixels, that is usual for poses that are not of the
             training; None without joints.
     """
@@ -34,6 +36,7 @@ class Recorded:
     motions: list[np.ndarray]
     starts: np.ndarray
     familiar: np.ndarray
+    unit: float
     familiar_distance: float | None
 
 
@@ -67,20 +70,21 @@ def recorded(sequences: list[Sequence], joints: Poses | None) -> Recorded:
         joints: of the dataset; None if they are not known.
     """
     names, kinds, motions = [], [], []
+    unit = max(joints.size) / UNITS if joints else 1.0
     for sequence in sequences:
         is_test = sequence.name != "val"
         names.append(f"test {sequence.name}" if is_test else "validation")
         places = _of_folder(joints, f"test/test_label/{sequence.name}" if is_test else "val/val_label")
         kinds.append("joints" if len(places) else "pictures")
         poses = sequence.filled_poses()
-        motions.append(_stored(places[: len(poses)]) if len(places) else poses)
+        motions.append(_stored(places[: len(poses)], unit) if len(places) else poses)
     starts = np.stack([picture for s in sequences for picture in (s.first_frame, s.poses[0])])
     familiar = _of_folder(joints, "train/train_label")
     distance = None
     if len(familiar):
         familiar = familiar[:: -(-len(familiar) // MOST_FAMILIAR)]
         distance = _usual_distance(_of_folder(joints, "val/val_label"), familiar)
-    return Recorded(names, kinds, motions, starts, _stored(familiar), distance)
+    return Recorded(names, kinds, motions, starts, _stored(familiar, unit), unit, distance)
 
 
 def _of_folder(joints: Poses | None, folder: str) -> np.ndarray:
@@ -89,8 +93,8 @@ def _of_folder(joints: Poses | None, folder: str) -> np.ndarray:
     return joints.places[[name == folder for name in joints.folders]]
 
 
-def _stored(places: np.ndarray) -> np.ndarray:
-    units = (places * UNITS).round().clip(-32767, 32767)
+def _stored(places: np.ndarray, unit: float) -> np.ndarray:
+    units = (places / unit).round().clip(-LARGEST, LARGEST)
     return np.where(np.isnan(places), UNKNOWN, np.nan_to_num(units)).astype(np.int16)
 
 

@@ -33,8 +33,10 @@ export class Stage {
 
   // Handles are not smaller than a finger can grab.
   #resizeHandles() {
+    const shown = this.overlay.getBoundingClientRect().width;
+    if (!shown) return; // hidden while the page loads
     const [width, height] = this.look.size;
-    const radius = Math.max(height / 40, (LEAST_RADIUS * width) / this.overlay.getBoundingClientRect().width);
+    const radius = Math.max(height / 40, (LEAST_RADIUS * width) / shown);
     this.handles.forEach((handle) => handle.setAttribute("r", radius));
   }
 
