@@ -1,18 +1,21 @@
 """The page on which the skeleton is dragged, opened as a file in a real browser."""
 
+import os
 import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import Trainer
 from dataloader import load_test_sequences
-from engine import checkpoint
+from engine import checkpoint, options
 from engine.console import UserError
+from engine.evaluate import Sequence
 from frame_cache import resized
 from modules import VAE_Model
 from tests.helpers import assert_user_error, run_script
@@ -438,6 +441,43 @@ def test_hand_reaches_a_target_that_is_near_enough(scripts):
 
 
 # ---- the command
+
+
+def test_z_has_a_control_where_it_changes_a_frame():
+    sequence = Sequence("0", np.zeros((2, 8, 16, 3), np.uint8), np.zeros((8, 16, 3), np.uint8))
+    flags = options.tester_args(
+        ["--DR=d", "--save_root=r", "--ckpt=c", "--F_dim=8", "--L_dim=8", "--D_out_dim=8"]
+    )
+    torch.manual_seed(0)
+    model = VAE_Model(flags)
+    assert not page.uses_z(model, sequence, flags)
+    torch.nn.init.normal_(model.Decoder_Fusion.inject.weight)
+    assert page.uses_z(model, sequence, flags)
+
+
+def test_slider_of_z_changes_z(tab):
+    tab.run("document.getElementById('z-field').hidden = false")
+    tab.page.fill("#z", "2")
+    assert tab.run("Math.max(...page.dancer.z) > 0")
+    tab.page.fill("#z", "0")
+    assert tab.run("page.dancer.z.every((value) => value === 0)")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script takes the place of npm")
+@pytest.mark.parametrize("npm", ["exit 1", "exit 0", None])
+def test_runtime_that_cannot_be_fetched_takes_one_line(tmp_path, monkeypatch, npm):
+    pytest.importorskip("onnx")
+    from tools.web import runtime
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(runtime.sys, "executable", str(tmp_path / "python"))
+    if npm:
+        (tmp_path / "npm").write_text(f"#!/bin/sh\n{npm}\n")
+        (tmp_path / "npm").chmod(0o755)
+    reason = "cannot be fetched" if npm else "needs npm"
+    with pytest.raises(UserError, match=f"{reason}.*--runtime FOLDER"):
+        runtime.runtime_folder(None)
 
 
 def test_wrong_arguments_take_one_line(person, runtime_folder, tmp_path, dataset):

@@ -46,7 +46,7 @@ def _fetch(where: Path) -> None:
     if npm is None:
         raise UserError(f"{PACKAGE} needs npm (pip install -r requirements-page.txt); {remedy}")
     with tempfile.TemporaryDirectory() as temporary:
-        command = [npm, "pack", "--silent", PACKAGE]
+        command = [npm, "pack", "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=2000", PACKAGE]
         settings = {"cwd": temporary, "env": os.environ | {"PATH": programs}, "timeout": SECONDS_TO_FETCH}
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
