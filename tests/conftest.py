@@ -1,9 +1,20 @@
+import signal
+
 import pytest
 import torch
 
+from engine import console
 from tests.helpers import SMALL_RUN, assert_succeeds, run_script, write_dataset
 
 torch.set_num_threads(1)  # the tests run side by side
+HANDLERS = {signum: signal.getsignal(signum) for signum in console.STOP_SIGNALS}
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Answer signals as at the start: a script whose main was called here ends by ignoring them."""
+    for signum, handler in HANDLERS.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")

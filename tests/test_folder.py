@@ -128,12 +128,15 @@ def test_closed_terminal_ends_a_run_with_the_line_about_resuming(dataset, tmp_pa
     with subprocess.Popen(
         script, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=one_thread()
     ) as process:
-        while not (tmp_path / "last.ckpt").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        for _ in range(2):  # a shell passes on what the terminal has sent already
-            process.send_signal(signal.SIGHUP)
-            time.sleep(0.1)
-        _, errors = process.communicate(timeout=60)
+        try:
+            while not (tmp_path / "last.ckpt").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            for _ in range(2):  # a shell passes on what the terminal has sent already
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.1)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGHUP and "Traceback" not in errors
     assert "continue with: python" in errors and "stopped by SIGHUP" in errors
