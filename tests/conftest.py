@@ -7,12 +7,13 @@ from engine import console
 from tests.helpers import SMALL_RUN, assert_succeeds, run_script, write_dataset
 
 torch.set_num_threads(1)  # the tests run side by side
-HANDLERS = {signum: signal.getsignal(signum) for signum in console.STOP_SIGNALS}
+# As in a terminal, and not as under nohup.
+HANDLERS = dict.fromkeys(console.STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
 
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Answer signals as at the start: a script whose main was called here ends by ignoring them."""
+    """Answer signals as a new process does: a script whose main was called here ends by ignoring them."""
     for signum, handler in HANDLERS.items():
         signal.signal(signum, handler)
 
