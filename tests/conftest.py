@@ -12,7 +12,7 @@ HANDLERS = dict.fromkeys(console.STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT:
 
 
 @pytest.fixture(autouse=True)
-def signals():
+def signals_as_in_a_terminal():
     """Answer signals as a new process does: a script whose main was called here ends by ignoring them."""
     for signum, handler in HANDLERS.items():
         signal.signal(signum, handler)
