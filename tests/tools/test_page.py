@@ -1,5 +1,6 @@
 """The page on which the skeleton is dragged, opened as a file in a real browser."""
 
+import base64
 import os
 import re
 import shutil
@@ -372,6 +373,18 @@ def test_places_are_stored_exactly_enough_even_in_large_pictures_and_outside(scr
     assert read[1][2] is None
     read[1][2] = [np.nan, np.nan]
     np.testing.assert_allclose(np.array(read), places, atol=0.6 * unit)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_base64_is_decoded_in_old_and_new_browsers(scripts, is_old):
+    content = np.random.default_rng(0).integers(0, 256, 1000, dtype=np.uint8).tobytes()
+    body = """
+        const kept = Uint8Array.fromBase64;
+        if (argument.old) Uint8Array.fromBase64 = undefined;
+        try { return [...module.decoded(argument.text)]; } finally { Uint8Array.fromBase64 = kept; }
+    """
+    argument = {"text": base64.b64encode(content).decode(), "old": is_old}
+    assert bytes(scripts("network", body, argument)) == content
 
 
 SKELETON = motions.look(None, (32, 64))
