@@ -98,7 +98,8 @@ class Checkpoints:
         """
         load_weights(self.step.model, path, checkpoint)
         if is_complete(checkpoint):
-            if (former := checkpoint["args"]["optim"]) == self.args.optim:
+            flags = checkpoint["args"]
+            if (former := flags.get("optim", self.args.optim)) == self.args.optim:
                 check_optimizer(path, checkpoint["optimizer"], self.step.optimizer)
                 load_optimizer(self.step.optimizer, checkpoint["optimizer"])
             else:
@@ -106,7 +107,7 @@ class Checkpoints:
             self.step.updates = checkpoint["step"]
             self.history.load_state_dict(checkpoint["history"])
             self.kept = checkpoint.get("kept", False)  # a former version did not store it
-            if checkpoint["args"]["seed"] == self.args.seed:
+            if flags.get("seed", self.args.seed) == self.args.seed:
                 restore_rng(checkpoint["rng"], self.step.device)
         else:
             print(f"{path}: in the course lab's format; the optimizer starts without its state")

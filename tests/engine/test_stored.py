@@ -136,6 +136,14 @@ def places(value, keys=()):
         yield from places(inner, (*keys, key))
 
 
+@pytest.mark.parametrize("name", ["seed", "optim", "scales", "lr"])
+def test_flag_that_a_checkpoint_lacks_has_its_default(content, dataset, tmp_path, name):
+    torch.save(changed(content, ("args", name), NOTHING), tmp_path / "last.ckpt")
+    args, start = checkpoint.trainer_flags(["--DR", str(dataset), "--save_root", str(tmp_path), "--resume"])
+    args.device = "cpu"
+    assert getattr(Trainer.Run(args, start).args, name) == content["args"][name]
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), value=PLAIN | st.just(NOTHING))
 def test_any_plain_value_anywhere_is_used_or_refused_in_one_line(
