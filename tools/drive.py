@@ -79,7 +79,7 @@ def source_places(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
         size = picture.shape[1::-1]
         rows.append(joints.estimated(estimator, picture))
     places = joints.repaired(np.array(rows).reshape(-1, len(JOINTS), 3))
-    if not joints.is_somebody(places).any():
+    if not pose_file.is_somebody(places).any():
         raise UserError(f"{args.source}: nobody was found in its {len(rows)} frames")
     crop = find_crop(places, size, aspect)
     return crop.places(places, (crop.width, crop.height)), (crop.width, crop.height)

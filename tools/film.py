@@ -161,7 +161,7 @@ def keep_frames(by_video: list[np.ndarray]) -> list[Kept]:
     kept, number = [], 0
     for index, of_video in enumerate(by_video):
         places = joints.repaired(of_video)
-        for shot in joints.runs(joints.is_somebody(places)):
+        for shot in joints.runs(pose_file.is_somebody(places)):
             for i, frame in enumerate(shot):
                 kept.append(Kept(number + i, index, int(frame), places[frame], of_video[frame, :, 2]))
             number += len(shot) + JUMP

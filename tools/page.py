@@ -28,6 +28,7 @@ from engine.evaluate import Sequence
 from engine.parser import Parser
 from engine.progress import Progress
 from engine.threads import Threads
+from frame_cache import numbered_frames
 from modules import VAE_Model
 from tools import pose_file
 from tools.web import document, motions
@@ -80,7 +81,7 @@ def sentences(args, start: dict, model: VAE_Model, results: list[str]) -> str:
     used = [weight for name, weight in model.named_parameters() if not name.startswith("Gaussian_Predictor")]
     minutes = sum(row["seconds"] for row in start["history"]["rows"]) / 60
     parameters = sum(weight.numel() for weight in used)
-    frames = len(list((args.DR / "train" / "train_img").glob("*.png")))
+    frames = len(numbered_frames(args.DR / "train" / "train_img"))
     lines = [
         f"This person is painted by a neural network of {parameters:,} parameters, each frame from its own "
         f"last one. It was trained for {minutes:.1f} minutes on {frames:,} frames."
@@ -109,7 +110,7 @@ def main(argv=None) -> None:
     where = runtime.runtime_folder(args.runtime)
     Threads(flags.threads).update()
     sequences = load_test_sequences(flags)
-    shown = [*sequences, validation_sequence(flags)]
+    recordings = [*sequences, validation_sequence(flags)]
     poses = args.DR / pose_file.NAME
     joints = pose_file.read(poses) if poses.exists() else None
     if joints is None or not joints.folders:
@@ -119,10 +120,10 @@ def main(argv=None) -> None:
     facts = {
         **motions.look(joints, size),
         "latent": model.latent_shape(*size),
-        "usesZ": uses_z(model, shown[0], flags),
+        "usesZ": uses_z(model, recordings[0], flags),
         "sentences": sentences(args, start, model, scores(model, sequences, flags)),
     }
-    recorded = motions.recorded(shown, joints)
+    recorded = motions.recorded(recordings, joints)
     page = document.page(facts, recorded, networks.graphs(model, *size), where)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write(args.out, page)

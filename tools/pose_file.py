@@ -65,6 +65,12 @@ def _plain(places: np.ndarray, decimals: int) -> list:
     return [None if np.isnan(place).any() else place.round(decimals).tolist() for place in places]
 
 
+def is_somebody(places: np.ndarray) -> np.ndarray:
+    """Whether a frame shows a person whose trunk is known: `(T, J, 2)` -> `(T,)`."""
+    trunk = [JOINTS.index(name) for name in ("neck", "pelvis")]
+    return ~np.isnan(places[:, trunk]).any(axis=(1, 2))
+
+
 def read(path: Path) -> Poses:
     """Read a poses.json.
 
@@ -79,8 +85,7 @@ def read(path: Path) -> Poses:
             raise ValueError("it has other joints")
         rows = [[place or (np.nan, np.nan) for place in entry["pixels"]] for entry in poses["frames"]]
         places, (width, height) = np.array(rows, float).reshape(-1, len(JOINTS), 2), poses["size"]
-        trunk = [JOINTS.index(name) for name in ("neck", "pelvis")]
-        if np.isnan(places[:, trunk]).any(axis=(1, 2)).all():
+        if not is_somebody(places).any():
             raise ValueError("nobody is in them")
         folders = [str(entry["folder"]) for entry in poses["frames"] if "folder" in entry]
         size = int(width), int(height)

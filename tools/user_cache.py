@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.console import UserError
@@ -12,6 +13,27 @@ def folder(name: str) -> Path:
     """The folder in the user's cache for the files of one package; it may not exist yet."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / USER_CACHE / name
+
+
+def checked_folder(
+    given: Path | None, name: str, digests: dict[str, str], package: str, fetch: Callable[[Path], None]
+) -> Path:
+    """The folder with the files of a package, which are fetched if the user's cache lacks them.
+
+    Args:
+        given: by the user, instead of the cache.
+        name: of the folder in the cache.
+        digests, package: as of `check`.
+        fetch: writes the files to a folder.
+
+    Raises:
+        UserError: a file is missing in the given folder or is another; or they cannot be fetched.
+    """
+    where = given or folder(name)
+    if given is None and not all((where / file).is_file() for file in digests):
+        fetch(where)
+    check(where, digests, package)
+    return where
 
 
 def check(where: Path, digests: dict[str, str], package: str) -> None:

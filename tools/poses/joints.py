@@ -96,12 +96,6 @@ def runs(flags: np.ndarray) -> list[np.ndarray]:
     return [part for part in parts if len(part)]
 
 
-def is_somebody(places: np.ndarray) -> np.ndarray:
-    """Whether a frame shows a person whose trunk is known: `(T, J, 2)` -> `(T,)`."""
-    trunk = [JOINTS.index(name) for name in ("neck", "pelvis")]
-    return ~np.isnan(places[:, trunk]).any(axis=(1, 2))
-
-
 def read_openpose(folder: Path, person: int = 1) -> list[np.ndarray]:
     """The joints `(J, 3)` of each JSON file of a folder that OpenPose wrote, NaN where nobody is.
 

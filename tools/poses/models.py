@@ -36,11 +36,8 @@ def model_folder(given: Path | None) -> Path:
     Raises:
         UserError: a network is missing in the given folder or is another; or it cannot be fetched.
     """
-    folder = given or user_cache.folder("blazepose")
-    if given is None and not all((folder / name).is_file() for name in MODELS):
-        _fetch(folder)
-    user_cache.check(folder, {name: digest for name, (_, digest) in MODELS.items()}, PACKAGE)
-    return folder
+    digests = {name: digest for name, (_, digest) in MODELS.items()}
+    return user_cache.checked_folder(given, "blazepose", digests, PACKAGE, _fetch)
 
 
 def _fetch(folder: Path) -> None:

@@ -30,11 +30,7 @@ def runtime_folder(given: Path | None) -> Path:
     Raises:
         UserError: a file is missing in the given folder or is another; or they cannot be fetched.
     """
-    where = given or user_cache.folder("onnxruntime-web")
-    if given is None and not all((where / name).is_file() for name in DIGESTS):
-        _fetch(where)
-    user_cache.check(where, DIGESTS, PACKAGE)
-    return where
+    return user_cache.checked_folder(given, "onnxruntime-web", DIGESTS, PACKAGE, _fetch)
 
 
 def _fetch(where: Path) -> None:
