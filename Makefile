@@ -12,8 +12,8 @@ DEMO_FLAGS := --frame_H 64 --frame_W 128 --max_minutes 2 --per_val 10 --augment 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-page: .venv/installed requirements-page.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
+.venv/installed-web: .venv/installed requirements-web.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-web.txt
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
@@ -23,11 +23,11 @@ DEMO_FLAGS := --frame_H 64 --frame_W 128 --max_minutes 2 --per_val 10 --augment 
 demo/data/test: .venv/installed
 	$(BIN)/python tools/make_dataset.py demo/data --size 128x64 --overwrite
 
-demo: demo/data/test .venv/installed-page
+demo: demo/data/test .venv/installed-web
 	$(BIN)/python Trainer.py --DR demo/data --save_root demo/run --overwrite $(DEMO_FLAGS)
 	$(BIN)/python Tester.py --DR demo/data --save_root demo/out --ckpt demo/run/best.ckpt
 	@echo "Look at demo/out/compare_seq1.gif (pose | prediction | truth | error) and at the plots in demo/run."
-	@$(BIN)/python -m tools.page demo/run/best.ckpt demo/out/dancer.html --DR demo/data \
+	@$(BIN)/python -m tools.web_demo demo/run/best.ckpt demo/out/dancer.html --DR demo/data \
 		&& echo "Open demo/out/dancer.html in a browser and drag a joint: the dancer follows." \
 		|| echo "There is no page to drag the dancer on, for the reason above; the rest of the demo is complete."
 

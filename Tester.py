@@ -7,10 +7,10 @@ compare_seq{i}.gif (pose | prediction | truth | error), sheet_seq{i}.png (some f
 pred_seq{i}.npz (the frames as arrays); by flags MP4s and submission.csv, too.
 """
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which takes seconds to load
 
 import csv
 import json
@@ -20,19 +20,20 @@ import numpy as np
 
 import utils
 from dataloader import load_test_sequences
-from engine import checkpoint, evaluate, files, folder, memory
-from engine.device import keep_pages, on_device, select_device
-from engine.evaluate import Sequence
-from engine.progress import Progress
-from engine.threads import Threads
 from modules import VAE_Model
+from runtime import files, run_dir
+from runtime.device import keep_pages, on_device, select_device
+from runtime.progress import Progress
+from runtime.threads import Threads
+from training import checkpoint, evaluate, memory
+from training.evaluate import Sequence
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, render, score, write."""
     args, stored = checkpoint.tester_flags(argv)
-    folder.make_writable(args.save_root, args.DR)
-    folder.tidy(args.save_root)
+    run_dir.make_writable(args.save_root, args.DR)
+    run_dir.tidy(args.save_root)
     keep_pages()
     device, threads = select_device(args), Threads(args.threads)
     memory.require_model(args, device)
@@ -147,4 +148,4 @@ def write_submission(path: Path, sequences: list[Sequence]) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

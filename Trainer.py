@@ -5,10 +5,10 @@
 Everything about the run is written to RUN: checkpoints, args.json, history.csv, plots, GIFs.
 """
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which takes seconds to load
 
 import contextlib
 import itertools
@@ -20,16 +20,17 @@ import torch
 
 import utils
 from dataloader import DeviceClips, TrainingClips, validation_sequence
-from engine import checkpoint, distributed, evaluate, folder, memory, summary
-from engine.console import Stopped, UserError
-from engine.device import gpu_count, keep_pages, on_device, select_device
-from engine.history import History
-from engine.progress import Progress
-from engine.schedules import Budget, epoch_plan, kl_annealing, learning_rate
-from engine.step import TrainingStep, kl_criterion, make_optimizer
-from engine.stored import not_sane
-from engine.threads import Threads
 from modules import VAE_Model
+from runtime import distributed, run_dir
+from runtime.cli import Stopped, UserError
+from runtime.device import gpu_count, keep_pages, on_device, select_device
+from runtime.progress import Progress
+from runtime.threads import Threads
+from training import checkpoint, evaluate, memory, summary
+from training.history import History
+from training.schedules import Budget, epoch_plan, kl_annealing, learning_rate
+from training.step import TrainingStep, kl_criterion, make_optimizer
+from training.stored import not_sane
 from utils import Generate_PSNR
 
 # Reading the losses makes a GPU wait, so it is not done after every step.
@@ -181,7 +182,7 @@ def train(run: Run) -> None:
         run.train()
     except Stopped:
         if distributed.rank() == 0:
-            console.complain(folder.how_to_continue(run.args, run.history.rows))
+            cli.complain(run_dir.how_to_continue(run.args, run.history.rows))
         raise
     if best := run.history.best_row():
         print(summary.best_epoch(best, root))
@@ -196,16 +197,16 @@ def main(argv: list[str] | None = None) -> None:
             return
         keep_pages()
         if distributed.rank() == 0:
-            folder.make_writable(args.save_root, args.DR)
+            run_dir.make_writable(args.save_root, args.DR)
         if args.test:
             test(args, start)
             return
         if distributed.rank() == 0:
-            stack.enter_context(folder.locked(args.save_root))
+            stack.enter_context(run_dir.locked(args.save_root))
             if not (args.resume or args.overwrite):
-                folder.check_holds_no_run(args.save_root)
+                run_dir.check_holds_no_run(args.save_root)
         train(Run(args, start))
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from engine import memory
-from engine.augment import OVER_BACKGROUND
-from engine.background import backgrounds
-from engine.console import UserError
-from engine.evaluate import Sequence
-from engine.schedules import fast_training
-from frame_cache import load_pictures, numbered_frames, visible
+from image_cache import load_pictures, numbered_frames, visible
+from runtime.cli import UserError
+from training import memory
+from training.augment import OVER_BACKGROUND
+from training.background import backgrounds
+from training.evaluate import Sequence
+from training.schedules import fast_training
 from utils import to_float
 
 
@@ -80,7 +80,7 @@ class TrainingClips:
             load_pictures(args.DR, f"train-{kind}", list(files.values()), size, args.num_workers)
             for kind, files in (("img", images), ("label", labels))
         )
-        # uint8 (shots, H, W, 4), see engine.background
+        # uint8 (shots, H, W, 4), see training.background
         needed = OVER_BACKGROUND & set(args.augment.split(","))
         self.backgrounds = backgrounds(self.frames, self.poses, self.shots) if needed else None
         if not len(clip_starts(self.numbers, args.train_vi_len, None)):

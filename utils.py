@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from engine.files import replacing
+from runtime.files import replacing
 
 FRAMES_PER_SECOND = 20
 # A picture of 64x32 is tiny on a screen: it is enlarged until it is about this wide.

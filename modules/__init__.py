@@ -1,6 +1,6 @@
 """What the model is: five networks, and `VAE_Model`, which rolls them out."""
 
-from .model import ARCHITECTURES, VAE_Model
+from .cvae import ARCHITECTURES, VAE_Model
 from .modules import (
     Decoder_Fusion,
     Gaussian_Predictor,

@@ -3,12 +3,12 @@ import signal
 import pytest
 import torch
 
-from engine import console
+from runtime import cli
 from tests.helpers import SMALL_RUN, assert_succeeds, run_script, write_dataset
 
 torch.set_num_threads(1)  # the tests run side by side
 # As in a terminal, and not as under nohup.
-HANDLERS = dict.fromkeys(console.STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+HANDLERS = dict.fromkeys(cli.STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import Trainer
-from engine import checkpoint
 from tests.helpers import start, wait
+from training import checkpoint
 
 WRITES = {"os.rename", "os.remove", "os.link", "os.mkdir"}
 TIMES = {"seconds", "clips_per_second"}

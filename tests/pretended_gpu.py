@@ -18,11 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import engine.device
+import runtime.device
 import Trainer
 import utils
-from engine import checkpoint
 from tests.helpers import start, wait
+from training import checkpoint
 
 GPU = torch.device("cuda", 0)
 READ_VALUE = torch.ops.aten._local_scalar_dense.default
@@ -157,7 +157,7 @@ def pretended_gpu(patch):
     for name, value in cuda.items():
         patch.setattr(torch.cuda, name, value)
     for owner, name, value in (
-        (engine.device, "_available", lambda: 1),
+        (runtime.device, "_available", lambda: 1),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (FakeTensor, "__format__", lambda *_: "0"),
         (FakeTensor, "numpy", lambda tensor: np.zeros(tensor.shape, np.float32)),

@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.graph import Recorder
+from runtime.cuda_graph import Recorder
 
 
 class OnCPU(Recorder):

@@ -22,13 +22,14 @@ import torch
 
 import Tester
 import Trainer
-from engine import checkpoint, console
+from runtime import cli
 from tests.helpers import start, wait, write_dataset
 from tests.killing import contents, train
 from tests.test_kill import new_run, resumed
+from training import checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENDS = {0, console.USER_MISTAKE, *(128 + signum for signum in SIGNALS)}
+ENDS = {0, cli.USER_MISTAKE, *(128 + signum for signum in SIGNALS)}
 LONGEST = 60  # seconds for a script to end
 # That stand in a damaged checkpoint in place of others.
 VALUES = (
@@ -87,20 +88,20 @@ class Soak:
 
         def limited():
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            console.run(lambda: Trainer.main(self.command(folder)))
+            cli.run(lambda: Trainer.main(self.command(folder)))
 
         # The output goes to a pipe, because a file of it would be limited, too.
         code, output = self.output_of(limited)
-        check_end(code, output, {0, console.USER_MISTAKE})
+        check_end(code, output, {0, cli.USER_MISTAKE})
         self.finish(folder)
 
     def case_two_writers(self, folder, rng):
         """Two runs in one folder: one of them is refused."""
-        first = start(lambda: console.run(lambda: Trainer.main(self.command(folder))))
+        first = start(lambda: cli.run(lambda: Trainer.main(self.command(folder))))
         time.sleep(rng.uniform(0, 0.3))
-        second = start(lambda: console.run(lambda: Trainer.main(self.command(folder))))
+        second = start(lambda: cli.run(lambda: Trainer.main(self.command(folder))))
         codes = [wait(first), wait(second)]
-        if sorted(codes) != [0, console.USER_MISTAKE]:
+        if sorted(codes) != [0, cli.USER_MISTAKE]:
             raise DisturbedError(f"the exit codes are {codes}")
         self.finish(folder)
 
@@ -128,7 +129,7 @@ class Soak:
             code = self.disturb(child, signals, rng)
             file.seek(0)
             check_end(code, file.read().decode(errors="replace"), ENDS)
-        code, output = self.output_of(lambda: console.run(lambda: Tester.main(argv)))
+        code, output = self.output_of(lambda: cli.run(lambda: Tester.main(argv)))
         names = [path.name for path in folder.iterdir()]
         if code or len(names) != 14 or any(name.startswith(".") for name in names):
             raise DisturbedError(f"exit code {code}, files {names}, output {output[-500:]}")
@@ -175,8 +176,8 @@ class Soak:
 
     @staticmethod
     def script(script, argv: list[str]) -> None:
-        console.prepare()
-        console.run(lambda: script.main(argv))
+        cli.prepare()
+        cli.run(lambda: script.main(argv))
 
     def disturb(self, child: int, signals: list[int], rng) -> int:
         time.sleep(rng.uniform(0.02, self.seconds))
@@ -212,12 +213,12 @@ class Soak:
             script, argv = Tester, [*argv, "--ckpt_path", str(folder / "last.ckpt"), "--no-make_gif"]
         else:
             script, argv = Trainer, [*resumed(self.data, folder), "--num_epoch=4"]
-        code, output = self.output_of(lambda: console.run(lambda: script.main(argv)))
-        check_end(code, output, {0, console.USER_MISTAKE})
+        code, output = self.output_of(lambda: cli.run(lambda: script.main(argv)))
+        check_end(code, output, {0, cli.USER_MISTAKE})
 
     def finish(self, folder: Path) -> None:
         """Continue the run to its end, and compare its folder."""
-        code, output = self.output_of(lambda: console.run(lambda: Trainer.main(self.command(folder))))
+        code, output = self.output_of(lambda: cli.run(lambda: Trainer.main(self.command(folder))))
         if code:
             raise DisturbedError(f"it could not be continued: {output[-300:]}")
         found = contents(folder)

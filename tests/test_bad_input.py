@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import checkpoint
 from tests.helpers import (
     HEIGHT,
     SMALL_RUN,
@@ -18,6 +17,7 @@ from tests.helpers import (
     assert_user_error,
     run_script,
 )
+from training import checkpoint
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 
 import dataloader
 from dataloader import TrainingClips, clip_starts, load_test_sequences, validation_sequence
-from engine.console import UserError
+from runtime.cli import UserError
 from tests.helpers import write_dataset, write_pictures
 from utils import to_uint8
 

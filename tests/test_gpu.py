@@ -8,11 +8,12 @@ import torch
 
 import Tester
 import Trainer
-from engine import checkpoint, graph, options
-from engine.step import TrainingStep
+from runtime import cuda_graph
 from tests.helpers import FORKS, SMALL_PICTURES, load_libraries
 from tests.pretended_gpu import GPU, on_gpu
 from tools.benchmarking.measure import CALLS, Side
+from training import checkpoint, options
+from training.step import TrainingStep
 
 REAL = torch.cuda.is_available()
 MODEL = ["--F_dim=16", "--L_dim=8", "--D_out_dim=16"]
@@ -176,7 +177,7 @@ def test_planted_fault_is_found(fault, words, dataset, tmp_path):
 
 @pytest.mark.skipif(REAL, reason="the pretended GPU has to find them")
 def test_moments_in_another_memory_order_are_found(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "WARM_UP_CALLS", 100)  # a failure in a recording would be passed over
+    monkeypatch.setattr(cuda_graph, "WARM_UP_CALLS", 100)  # a failure in a recording would be passed over
 
     def train(_):
         run = begin(command(dataset, tmp_path, "--optim=AdamW"))

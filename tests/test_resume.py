@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import Trainer
-from engine import checkpoint
-from engine.console import Stopped
 from modules import VAE_Model
+from runtime.cli import Stopped
 from tests.helpers import (
     ROOT,
     SMALL_RUN,
@@ -25,6 +24,7 @@ from tests.helpers import (
     run_script,
     small_model,
 )
+from training import checkpoint
 
 EPOCHS = 5
 # Both schedules and teacher forcing change within the run, and so do the clips and the learning rate.

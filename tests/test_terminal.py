@@ -12,7 +12,7 @@ import termios
 
 import pytest
 
-from engine.progress import Progress
+from runtime.progress import Progress
 from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_script
 
 RUN = [*SMALL_UNET, "--num_epoch=3", "--device=cpu"]
@@ -74,7 +74,7 @@ def test_shortest_description_is_used_where_others_do_not_fit(monkeypatch):
         (100, ("a very long", "1/2")),
         (24, ("short",)),
     ):
-        monkeypatch.setattr("engine.progress._width", lambda width=width: width)
+        monkeypatch.setattr("runtime.progress._width", lambda width=width: width)
         bar = Progress(range(2), forms, file=io.StringIO())
         bar.n = 1
         text = str(bar)

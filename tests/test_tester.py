@@ -14,7 +14,6 @@ from PIL import Image
 import Tester
 import utils
 from dataloader import load_test_sequences
-from engine import checkpoint, evaluate
 from modules import VAE_Model
 from tests.helpers import (
     HEIGHT,
@@ -26,6 +25,7 @@ from tests.helpers import (
     write_dataset,
 )
 from tools import plain_reference
+from training import checkpoint, evaluate
 from utils import to_float
 
 DATA_FLAGS = SimpleNamespace(num_workers=1, frame_H=HEIGHT, frame_W=WIDTH, val_vi_len=6, fill_poses=0)

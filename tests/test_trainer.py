@@ -10,8 +10,6 @@ from PIL import Image
 
 import Trainer
 import utils
-from engine import checkpoint
-from engine.augment import KINDS
 from modules import VAE_Model
 from tests.helpers import (
     LAB_FORMAT_KEYS,
@@ -23,6 +21,8 @@ from tests.helpers import (
     run_script,
     small_model,
 )
+from training import checkpoint
+from training.augment import KINDS
 
 
 def train(dataset, folder, *flags):

@@ -96,7 +96,7 @@ def test_to_uint8_rounds_and_clamps():
 
 
 def test_plots_are_drawn_for_one_epoch_and_for_many(tmp_path):
-    from engine.history import COLUMNS
+    from training.history import COLUMNS
 
     for count in (1, 30):
         rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(count)]

@@ -17,18 +17,19 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which takes seconds to load
 
 import torch
 
-from engine import files, options
-from engine.device import select_device
-from engine.parser import Parser, whole
+from runtime import files
+from runtime.device import select_device
+from runtime.parser import Parser, whole
 from tools import children
 from tools.benchmarking import measure
+from training import options
 
 # Each architecture is measured with its own recipe: `lab` with the protocol of the course lab.
 RECIPES = {"unet": "--arch=unet --recipe=default", "lab": "--arch=lab --recipe=lab"}
@@ -208,4 +209,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

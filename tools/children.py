@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from engine.console import UserError
+from runtime.cli import UserError
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 

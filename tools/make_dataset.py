@@ -21,10 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()
+    cli.prepare()
 
 import argparse
 import multiprocessing
@@ -34,9 +34,9 @@ import shutil
 import signal
 from multiprocessing.connection import Connection, wait
 
-from engine.console import UserError
-from engine.parser import Parser, whole
-from tools.studio.dataset import SHORTEST_TAKE, TAKES, Job, draw, prepare
+from runtime.cli import UserError
+from runtime.parser import Parser, whole
+from tools.synthetic.dataset import SHORTEST_TAKE, TAKES, Job, draw, prepare
 
 UNFINISHED = ".unfinished"  # folder in OUT for the new dataset, until all of it is complete
 REPLACED = ".replaced"  # folder in OUT for the old dataset, until the new one is in place
@@ -92,7 +92,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
     processes, reports = [], []
     try:
         # Blocked until all have started: a process that just started still has this one's handlers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, console.STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, cli.STOP_SIGNALS)
         for first in range(min(workers, len(jobs))):
             report, sender = multiprocessing.Pipe(duplex=False)
             process = multiprocessing.Process(target=_draw_share, args=(jobs[first::workers], sender))
@@ -100,7 +100,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
             sender.close()
             processes.append(process)
             reports.append(report)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, console.STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, cli.STOP_SIGNALS)
         while reports:
             for report in wait(reports):
                 if error := report.recv():
@@ -109,7 +109,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
     except EOFError:
         raise UserError("a drawing process ended early; if memory ran out, give fewer --workers") from None
     finally:
-        console.ignore_signals()
+        cli.ignore_signals()
         for process in processes:
             process.kill()
             process.join()
@@ -117,7 +117,7 @@ def draw_all(jobs: list[Job], workers: int) -> None:
 
 def _draw_share(jobs, sender: Connection):
     """The work of one process; sends None at its end, or the `OSError` that stopped it."""
-    console.ignore_signals()  # the main process answers them, and kills this one
+    cli.ignore_signals()  # the main process answers them, and kills this one
     error = None
     try:
         for job in jobs:
@@ -181,7 +181,7 @@ def main() -> None:
     except OSError as error:
         raise UserError(f"cannot write {args.out}: {error}") from None
     finally:
-        console.ignore_signals()
+        cli.ignore_signals()
         shutil.rmtree(root, ignore_errors=True)
         if is_new and args.out.is_dir() and not any(args.out.iterdir()):
             args.out.rmdir()
@@ -189,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

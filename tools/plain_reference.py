@@ -6,7 +6,7 @@ One frame at a time, every network called for every frame, NCHW float32, torch's
 every step, and each PNG opened and resized again in every epoch. It trains for one epoch, or for `--steps`
 steps of it, and writes nothing. All other flags are those of Trainer.py.
 
-The networks are those of `modules`; only the loops are written here. Notation as in modules/model.py: B clips
+The networks are those of `modules`; only the loops are written here. Notation as in modules/cvae.py: B clips
 of T frames, `x[t]` a frame, `p[t]` its pose.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which takes seconds to load
 
 import torch
 from PIL import Image
@@ -30,11 +30,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Resize, ToTensor
 from tqdm import tqdm
 
-from engine import options
-from engine.device import select_device
-from engine.parser import Parser, whole
-from frame_cache import numbered_frames
+from image_cache import numbered_frames
 from modules import VAE_Model
+from runtime.device import select_device
+from runtime.parser import Parser, whole
+from training import options
 
 
 class Clips(Dataset):
@@ -67,7 +67,7 @@ def clip_loader(args) -> DataLoader:
     loader = DataLoader(Clips(args), args.batch_size, num_workers=args.num_workers, drop_last=True)
     if not len(loader):
         too_few = f"fewer than the {args.batch_size * args.train_vi_len} frames of one batch"
-        raise console.UserError(f"{args.DR / 'train'}: {too_few}; lower --batch_size or --train_vi_len")
+        raise cli.UserError(f"{args.DR / 'train'}: {too_few}; lower --batch_size or --train_vi_len")
     return loader
 
 
@@ -168,4 +168,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine import files
-from engine.console import UserError
-from tools.studio.skeleton import JOINTS
+from runtime import files
+from runtime.cli import UserError
+from tools.synthetic.skeleton import JOINTS
 
 NAME = "poses.json"
 DECIMALS = 2  # of a pixel
@@ -92,5 +92,7 @@ def read(path: Path) -> Poses:
         if min(size) < 1 or len(folders) not in (0, len(places)):
             raise ValueError("size or folders are wrong")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: not the poses of a dataset ({error}); tools.film writes them") from None
+        raise UserError(
+            f"{path}: not the poses of a dataset ({error}); tools.video_to_dataset writes them"
+        ) from None
     return Poses(places, size, folders)

@@ -21,17 +21,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import console
+from runtime import cli
 
 if __name__ == "__main__":
-    console.prepare()  # before torch and matplotlib, which take seconds to load
+    cli.prepare()  # before torch and matplotlib, which take seconds to load
 
-from engine import files, options
-from engine.console import UserError
-from engine.parser import Parser, whole
-from engine.summary import idle_schedules
+from runtime import files
+from runtime.cli import UserError
+from runtime.parser import Parser, whole
 from tools import children
 from tools.study_page import FinishedRun, write_pages
+from training import options
+from training.summary import idle_schedules
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {path.stem: path for path in sorted((ROOT / "tools" / "studies").glob("*.txt"))}
@@ -171,7 +172,7 @@ def main(argv=None) -> None:
         try:
             finished.append(complete(job, args))
         except UserError as error:
-            console.complain(f"{job.name}, seed {job.seed}: {error}")
+            cli.complain(f"{job.name}, seed {job.seed}: {error}")
             continue
         # After each run, so that a stopped study shows what it has.
         write_pages(args.save_root, args.study, finished)
@@ -181,4 +182,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

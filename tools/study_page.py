@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import utils
-from engine import files
-from engine.console import UserError
-from engine.evaluate import DRIFT_FRAMES
+from runtime import files
+from runtime.cli import UserError
+from training.evaluate import DRIFT_FRAMES
 
 VIDEO_FRAMES = 200
 LEAST_VALUES = 3  # fewer say nothing useful about their spread

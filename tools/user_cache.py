@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.console import UserError
-from frame_cache import USER_CACHE
+from image_cache import USER_CACHE
+from runtime.cli import UserError
 
 
 def folder(name: str) -> Path:

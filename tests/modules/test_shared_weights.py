@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-import modules.model
+import modules.cvae
 from modules import VAE_Model
 from modules.shared_weights import Conv2d, shared_gradients
 from tests.helpers import random_clips, small_model
@@ -16,7 +16,7 @@ def share(monkeypatch):
 
     def switch(on):
         monkeypatch.setattr(
-            modules.model,
+            modules.cvae,
             "shared_gradients",
             lambda *_: SHARED(*(networks if on else ())),
         )

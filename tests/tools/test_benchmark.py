@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from dataloader import TrainingClips
-from engine import options
-from engine.console import UserError
-from engine.step import MAX_GRAD_NORM, TrainingStep, make_optimizer
 from modules import VAE_Model
+from runtime.cli import UserError
 from tests.helpers import (
     ROOT,
     SMALL_PICTURES,
@@ -28,6 +26,8 @@ from tests.helpers import (
 from tools import benchmark, plain_reference
 from tools.benchmark import Row, number, spread
 from tools.benchmarking import measure
+from training import options
+from training.step import MAX_GRAD_NORM, TrainingStep, make_optimizer
 from utils import to_float
 
 SMALL = ["--F_dim=8", "--L_dim=8", "--N_dim=4", "--D_out_dim=8", *SMALL_PICTURES]

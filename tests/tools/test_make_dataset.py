@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.tools.drawing import ROOT, SMALL, TINY, contents, names, run
 from tools import pose_file
-from tools.studio.body import INDEX, make_take
-from tools.studio.dataset import SPLITS
-from tools.studio.frames import paint_places
+from tools.synthetic.body import INDEX, make_take
+from tools.synthetic.dataset import SPLITS
+from tools.synthetic.frames import paint_places
 
 
 def pictures(folder):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.tools.drawing import PROGRAM, SMALL, TINY, assert_mistake, contents, names, run, run_after
 from tools.make_dataset import REPLACED, UNFINISHED, publish, restore
-from tools.studio.dataset import SPLITS
+from tools.synthetic.dataset import SPLITS
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_picture_that_cannot_be_written_ends_in_one_line(tmp_path):
 
 def test_a_killed_drawing_process_ends_in_one_line(tmp_path):
     killed = (
-        "import tools.studio.dataset as dataset\n"
+        "import tools.synthetic.dataset as dataset\n"
         "multiprocessing.set_start_method('fork')\n"
         "dataset.paint_pose = lambda *_: os.kill(os.getpid(), 9)"
     )

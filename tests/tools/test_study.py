@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import options
-from engine.console import UserError
+from runtime.cli import UserError
 from tests.helpers import (
     ROOT,
     SMALL_UNET,
@@ -23,6 +22,7 @@ from tests.helpers import (
 )
 from tests.tools.study_files import write_test, write_training
 from tools import study
+from training import options
 
 REAL_CALL = study.call
 TWO_RUNS = """# two runs

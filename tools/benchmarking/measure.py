@@ -19,12 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dataloader import DeviceClips, TrainingClips
-from engine import console, evaluate, options
-from engine.device import autocast, keep_pages, on_device, select_device
-from engine.graph import WARM_UP_CALLS
-from engine.step import TrainingStep, make_optimizer
 from modules import VAE_Model
+from runtime import cli
+from runtime.cuda_graph import WARM_UP_CALLS
+from runtime.device import autocast, keep_pages, on_device, select_device
 from tools import children, plain_reference
+from training import evaluate, options
+from training.step import TrainingStep, make_optimizer
 from utils import to_float
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +183,7 @@ def launch(side: str, flags: list[str]) -> float:
             process.terminate()
             os.close(terminal)
     last_line = (output.decode(errors="replace").splitlines() or [""])[-1]
-    raise console.UserError(f"{SCRIPTS[side]} ended before its first step: {last_line}")
+    raise cli.UserError(f"{SCRIPTS[side]} ended before its first step: {last_line}")
 
 
 def _read(terminal: int) -> bytes:
@@ -205,4 +206,4 @@ def measure(side: str, measurement: str, *flags: str) -> float:
 
 
 if __name__ == "__main__":
-    console.run(lambda: print(measure(*sys.argv[1:])))
+    cli.run(lambda: print(measure(*sys.argv[1:])))

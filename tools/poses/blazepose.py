@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from engine.console import UserError
+from runtime.cli import UserError
 
 from .models import DETECTOR, LANDMARKS
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tools.studio.skeleton import BONES, JOINTS
+from tools.synthetic.skeleton import BONES, JOINTS
 
 ROOT = JOINTS.index("pelvis")
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]

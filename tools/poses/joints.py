@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import savgol_filter
 
-from engine.console import UserError
-from tools.studio.skeleton import JOINTS
+from runtime.cli import UserError
+from tools.synthetic.skeleton import JOINTS
 
 from .blazepose import BlazePose
 

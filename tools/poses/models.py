@@ -6,8 +6,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from engine import files
-from engine.console import UserError
+from runtime import files
+from runtime.cli import UserError
 from tools import user_cache
 
 PACKAGE = "mediapipe==0.10.21"  # its wheel holds the networks; it is not installed

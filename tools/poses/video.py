@@ -7,8 +7,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from engine.console import UserError
-from frame_cache import numbered_frames
+from image_cache import numbered_frames
+from runtime.cli import UserError
 
 
 def frames(path: Path, fps: float, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:

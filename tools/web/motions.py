@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.evaluate import Sequence
 from tools.pose_file import Poses
-from tools.studio.frames import view_of
-from tools.studio.skeleton import BONES, JOINTS, THICKNESS, narrowing
+from tools.synthetic.frames import view_of
+from tools.synthetic.skeleton import BONES, JOINTS, THICKNESS, narrowing
+from training.evaluate import Sequence
 
 # Places are stored in 16 bits: pictures have this many units, and a joint may be a picture's length outside.
 UNITS, LARGEST, UNKNOWN = 16_000, 32_767, -32_768

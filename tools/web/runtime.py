@@ -8,8 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from engine import files
-from engine.console import UserError
+from runtime import files
+from runtime.cli import UserError
 from tools import user_cache
 
 PACKAGE = "onnxruntime-web@1.30.0"
@@ -40,7 +40,7 @@ def _fetch(where: Path) -> None:
     npm = shutil.which("npm", path=programs)
     remedy = f"without a network, give --runtime FOLDER with {SCRIPT} and {CODE} from its folder dist"
     if npm is None:
-        raise UserError(f"{PACKAGE} needs npm (pip install -r requirements-page.txt); {remedy}")
+        raise UserError(f"{PACKAGE} needs npm (pip install -r requirements-web.txt); {remedy}")
     with tempfile.TemporaryDirectory() as temporary:
         command = [npm, "pack", "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=2000", PACKAGE]
         settings = {"cwd": temporary, "env": os.environ | {"PATH": programs}, "timeout": SECONDS_TO_FETCH}

@@ -1,1 +1,0 @@
-"""How a run goes: options, schedules, the optimisation step, checkpoints, records."""

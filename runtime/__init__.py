@@ -1,0 +1,1 @@
+"""How the scripts run: the command line, devices, processes, files."""
