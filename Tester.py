@@ -1,148 +1,147 @@
-"""Render the test sequences with a checkpoint, and score them where the truth is known.
+"""Render the test sequences with a checkpoint, and score them where the true frames are known.
 
     python Tester.py --DR DATA --save_root OUT --ckpt RUN/best.ckpt
 
-Written to OUT: results.json, psnr_by_frame.png, and for each sequence pred_seq{i}.gif (the prediction),
-compare_seq{i}.gif (pose | prediction | truth | error), sheet_seq{i}.png (some frames of that) and
-pred_seq{i}.npz (the frames as arrays); by flags MP4s and submission.csv, too.
+Written to OUT: results.json, psnr_by_frame.png, and for each sequence, i being the number of its folder,
+pred_seq{i}.gif (the prediction), compare_seq{i}.gif (pose | prediction | truth | error), sheet_seq{i}.png (a
+contact sheet) and pred_seq{i}.npz (the frames as arrays); with flags MP4s and submission.csv.
 """
 
 from runtime import cli
 
 if __name__ == "__main__":
-    cli.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which loads for seconds
 
 import csv
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 
 import utils
-from dataloader import load_test_sequences
-from modules import VAE_Model
+from dataloader import Video, load_test_videos
 from runtime import files, run_dir
-from runtime.device import keep_pages, on_device, select_device
+from runtime.cli import log
+from runtime.device import select_device, set_threads, tune_malloc
 from runtime.progress import Progress
-from runtime.threads import Threads
-from training import checkpoint, evaluate, memory
-from training.evaluate import Sequence
+from training import evaluate, options
+from training.checkpoint import load_for_inference
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, render, score, write."""
-    args, stored = checkpoint.tester_flags(argv)
+    cli_args = vars(options.tester_parser().parse_args(argv))
+    device = select_device(cli_args.pop("device", None), cli_args.get("gpu", 1))
+    model, args = load_for_inference(cli_args["ckpt_path"], device, **cli_args)
     run_dir.make_writable(args.save_root, args.DR)
     run_dir.tidy(args.save_root)
-    keep_pages()
-    device, threads = select_device(args), Threads(args.threads)
-    memory.require_model(args, device)
-    model = VAE_Model(args)
-    checkpoint.load_weights(model, args.ckpt_path, stored)
-    on_device(model, args, device)
+    tune_malloc()
+    set_threads(args.threads)
+    if args.mp4 and not importlib.util.find_spec("av"):
+        log("--mp4: PyAV is not installed (pip install av); everything else is written")
+        args.mp4 = False
 
-    sequences = load_test_sequences(args)
-    threads.update()
-    frames = max(len(sequence.poses) for sequence in sequences) - 1
-    what = f"rendering {len(sequences)} sequences"
-    with Progress(total=frames, descriptions=(what,), unit="frame") as bar:
-        evaluate.render(model, sequences, args, bar.update)
-    with_truth = [sequence for sequence in sequences if sequence.truth is not None]
-    for sequence in with_truth:
-        evaluate.score(sequence)
+    videos = load_test_videos(args)
+    longest = max(len(video.poses) for video in videos)
+    with Progress(
+        total=longest - 1, descriptions=(f"rendering {len(videos)} sequences",), unit="frame"
+    ) as bar:
+        evaluate.render(model, videos, args, bar.update)
+    with_truth = [video for video in videos if video.truth is not None]
+    for video in with_truth:
+        evaluate.score(video)
         if args.drift:
-            evaluate.score_drift(model, sequence, args)
+            evaluate.score_drift(model, video, args)
     if args.pose_dropout and with_truth:
         evaluate.score_pose_dropout(model, with_truth, args)
     if args.samples and with_truth:
         evaluate.score_samples(model, with_truth, args)
 
-    print_scores(sequences)
-    for number, sequence in enumerate(sequences, 1):
-        write_sequence(args, number, sequence)
+    print_scores(videos)
+    for video in videos:
+        write_video(args, video)
     if args.submission:
-        write_submission(args.save_root / "submission.csv", sequences)
-    write_results(args, sequences, stored.get("last_epoch"))  # last: results.json means that all is there
-    print(f"all results are in {args.save_root}")
+        files.save(args.save_root / "submission.csv", write_submission, videos)
+    write_results(args, videos)  # last: results.json means that everything is written
+    log(f"all results are in {args.save_root}")
 
 
-def averages(sequences: list[Sequence]) -> dict[str, float]:
-    """Mean PSNR and SSIM over the sequences with scores; empty if there are none."""
-    scores = [sequence.scores for sequence in sequences if sequence.scores]
+def averages(videos: list[Video]) -> dict[str, float]:
+    """Mean PSNR and SSIM over the videos with scores; empty if there are none."""
+    scores = [video.scores for video in videos if video.scores]
     names = [name for name in ("psnr", "ssim") if all(name in s for s in scores)]
     return {name: float(np.mean([s[name] for s in scores])) for name in names if scores}
 
 
-def print_scores(sequences: list[Sequence]) -> None:
-    """Print the result lines of the contract (docs/contract.md, "Command line")."""
-    print("\n===== Your Result =====")
-    for number, sequence in enumerate(sequences, 1):
-        scores = sequence.scores
+def print_scores(videos: list[Video]) -> None:
+    """Print the result lines of docs/compatibility.md, "Command line", which count sequences from 1."""
+    folders = ", ".join(f"sequence{i} is folder {video.number}" for i, video in enumerate(videos, 1))
+    log(f"\ntesting {folders}\n\n===== Your Result =====")
+    for i, video in enumerate(videos, 1):
+        scores = video.scores
         if not scores:
-            print(f"no score for testing sequence{number}: its true frames are not there")
+            log(f"no score for testing sequence{i}: no true frames")
             continue
-        print(f"PSNR for testing sequence{number}: {scores['psnr']:.3f}")
+        log(f"PSNR for testing sequence{i}: {scores['psnr']:.3f}")
         if "psnr_forced" in scores:
             drift = f", drift at the end: {scores['drift']:.3f}" if "drift" in scores else ""
-            print(f"    from true frames: {scores['psnr_forced']:.3f}{drift}")
+            log(f"    teacher-forced: {scores['psnr_forced']:.3f}{drift}")
         for name in ("pose_dropout", "samples"):
             if name in scores:
-                print("    " + ", ".join(f"{key}: {value:.6g}" for key, value in scores[name].items()))
-    if average := averages(sequences):
-        print(f"AVG: {average['psnr']:.3f}")
-        ssim = f"{average['ssim']:.4f}" if "ssim" in average else f"none below {utils.SSIM_LEAST_SIDE} pixels"
-        print(f"SSIM: {ssim}")
+                log(f"    {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in scores[name].items()))
+    if average := averages(videos):
+        log(f"AVG: {average['psnr']:.3f}")
+        ssim = f"{average['ssim']:.4f}" if "ssim" in average else f"none below {utils.SSIM_MIN_SIDE} pixels"
+        log(f"SSIM: {ssim}")
 
 
-def write_results(args, sequences: list[Sequence], last_epoch: int | None) -> None:
+def write_results(args, videos: list[Video]) -> None:
     """results.json, with every score, and the plot of PSNR by frame."""
     results = {
-        "average": averages(sequences),
+        "average": averages(videos),
         "sequences": [
-            {"sequence": number, "folder": s.name, "samples": None, **s.scores, "truth": s.truth_source}
-            for number, s in enumerate(sequences, 1)
+            {"sequence": v.number, "samples": None, **v.scores, "truth": v.truth_source} for v in videos
         ],
         "checkpoint": str(args.ckpt_path),
-        "last_epoch": last_epoch,
+        "last_epoch": args.last_epoch,
         "z": args.z,
     }
     files.write(args.save_root / "results.json", json.dumps(results, indent=1))
-    curves = {f"sequence {i}": s.scores["psnr_by_frame"] for i, s in enumerate(sequences, 1) if s.scores}
-    if curves:
-        utils.plot_psnr_by_frame(curves, args.save_root / "psnr_by_frame.png")
+    if curves := {f"sequence {v.number}": v.scores["psnr_by_frame"] for v in videos if v.scores}:
+        files.save(args.save_root / "psnr_by_frame.png", utils.plot_psnr_by_frame, curves)
 
 
-def write_sequence(args, number: int, sequence: Sequence) -> None:
-    """The frames of one sequence as arrays, a sheet of some, and the GIFs and MP4s that the flags ask for."""
-    root = args.save_root
-    arrays = {"prediction": utils.to_uint8(sequence.prediction), "pose": sequence.poses}
-    if sequence.truth is not None:
-        arrays["truth"] = utils.to_uint8(sequence.truth)
-    with files.replacing(root / f"pred_seq{number}.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)
-    films = {
-        f"pred_seq{number}": utils.film({"prediction": arrays["prediction"]}, named=False),
-        f"compare_seq{number}": sequence.film(),
+def write_video(args, video: Video) -> None:
+    """The frames of one video as arrays, a contact sheet, and the GIFs and MP4s that the flags ask for."""
+    root, i = args.save_root, video.number
+    arrays = {"prediction": utils.to_uint8(video.prediction), "pose": video.poses}
+    if video.truth is not None:
+        arrays["truth"] = utils.to_uint8(video.truth)
+    files.save(root / f"pred_seq{i}.npz", lambda path: np.savez_compressed(path, **arrays))
+    grids = {
+        f"pred_seq{i}": utils.side_by_side({"prediction": arrays["prediction"]}, has_headings=False),
+        f"compare_seq{i}": evaluate.comparison(video),
     }
-    utils.save_sheet(root / f"sheet_seq{number}.png", films[f"compare_seq{number}"])
-    if sequence.samples:
-        columns = {"pose": sequence.poses, "truth": arrays["truth"]}
-        columns |= {f"sample {i}": utils.to_uint8(sample) for i, sample in enumerate(sequence.samples, 1)}
-        films[f"samples_seq{number}"] = utils.film(columns)
-        utils.save_sheet(root / f"samples_sheet_seq{number}.png", films[f"samples_seq{number}"])
-    for name, film in films.items():
+    files.save(root / f"sheet_seq{i}.png", utils.save_sheet, grids[f"compare_seq{i}"])
+    if video.samples:
+        columns = {"pose": video.poses, "truth": arrays["truth"]}
+        columns |= {f"sample {n}": utils.to_uint8(sample) for n, sample in enumerate(video.samples, 1)}
+        grids[f"samples_seq{i}"] = utils.side_by_side(columns)
+        files.save(root / f"samples_sheet_seq{i}.png", utils.save_sheet, grids[f"samples_seq{i}"])
+    for name, grid in grids.items():
         if args.make_gif:
-            utils.save_gif(root / f"{name}.gif", film)
+            files.save(root / f"{name}.gif", utils.save_gif, grid)
         if args.mp4:
-            utils.save_mp4(root / f"{name}.mp4", [film])
+            files.save(root / f"{name}.mp4", utils.save_mp4, [grid])
 
 
-def write_submission(path: Path, sequences: list[Sequence]) -> None:
-    """Every frame of every sequence in a row of its own: id, then its values 0..255, channel first."""
-    with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
+def write_submission(path: Path, videos: list[Video]) -> None:
+    """One row per frame of every video: id, then its values 0..255, channel first."""
+    with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", *range(sequences[0].prediction[0].numel())])
-        frames = (frame for sequence in sequences for frame in utils.to_uint8(sequence.prediction))
+        writer.writerow(["id", *range(videos[0].prediction[0].numel())])
+        frames = (frame for video in videos for frame in utils.to_uint8(video.prediction))
         for row, frame in enumerate(frames):
             writer.writerow([row, *frame.transpose(2, 0, 1).ravel().tolist()])
 

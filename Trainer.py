@@ -2,13 +2,13 @@
 
     python Trainer.py --DR DATA --save_root RUN --kl_anneal_type Cyclical
 
-Everything about the run is written to RUN: checkpoints, args.json, history.csv, plots, GIFs.
+Written to RUN: checkpoints, args.json, history.csv, plots, GIFs.
 """
 
 from runtime import cli
 
 if __name__ == "__main__":
-    cli.prepare()  # before torch, which takes seconds to load
+    cli.prepare()  # before torch, which loads for seconds
 
 import contextlib
 import itertools
@@ -17,195 +17,242 @@ import time
 from collections import Counter
 
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
-import utils
-from dataloader import DeviceClips, TrainingClips, validation_sequence
+from dataloader import ClipBatch, ClipDataset, ClipLoader, load_validation_video
 from modules import VAE_Model
 from runtime import distributed, run_dir
-from runtime.cli import Stopped, UserError
-from runtime.device import gpu_count, keep_pages, on_device, select_device
+from runtime.cli import Stopped, UserError, log
+from runtime.cuda_graph import Graphed
+from runtime.device import autocast, num_gpus, select_device, set_threads, to_device, tune_malloc
 from runtime.progress import Progress
-from runtime.threads import Threads
-from training import checkpoint, evaluate, memory, summary
+from training import evaluate, losses, schedules, summary
+from training.augment import augment, needs_background
+from training.background import estimate_backgrounds
+from training.checkpoint import Checkpoints, load_for_inference, resolve_trainer
+from training.checkpoint_validation import find_divergence
 from training.history import History
-from training.schedules import Budget, epoch_plan, kl_annealing, learning_rate
-from training.step import TrainingStep, kl_criterion, make_optimizer
-from training.stored import not_sane
+from training.losses import kl_criterion
+from training.meter import Meter
+from training.optimizers import make_optimizer, set_learning_rate
+from training.schedules import Budget, kl_annealing
 from utils import Generate_PSNR
 
-# Reading the losses makes a GPU wait, so it is not done after every step.
-STEPS_PER_READ = {"cpu": 1, "cuda": 20}
-MOST_SKIPS_IN_A_ROW = 10
-DIVERGED = (
-    "the run has diverged; its checkpoints are of the epochs before (lower --lr, and continue one with "
-    "--ckpt_path)"
-)
-
-# What the scripts of the course's students import from here.
+# What scripts of the course's students import from here.
 __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
+
+MAX_GRAD_NORM = 1.0
+MAX_SKIPPED_IN_A_ROW = 10
+READ_INTERVAL = {"cpu": 1, "cuda": 20}  # steps between reads of the losses, for which a GPU waits
+DIVERGED = "the run has diverged; its checkpoints are of earlier epochs (continue one with a lower --lr)"
 
 
 class Run:
-    """A training run: the model, and all that changes while it learns. Nothing is written before `train`.
+    """A training run: the model, and everything that changes while it learns. Only `train` writes files.
 
     Args:
         args: all flags.
-        start: the checkpoint to continue; None for a new run.
+        checkpoint: the one to continue; None for a new run.
     """
 
-    def __init__(self, args, start: dict | None):
-        self.args, self.device, self.threads = args, select_device(args), Threads(args.threads)
-        memory.require_model(args, self.device, clips=1)  # before any picture is decoded
-        with distributed.local_rank_0_first():  # it decodes the pictures that all read
-            self.validation, self.clips = validation_sequence(args), TrainingClips(args)
-        memory.require_model(args, self.device, min(args.batch_size, len(self.clips.order(0))))
-        distributed.check_same(self.clips.numbers, "frames of training")
+    def __init__(self, args, checkpoint: dict | None):
+        self.args, self.device = args, select_device(args.device, args.gpu)
+        self.is_writer = distributed.rank() == 0
+        set_threads(args.threads)
+        with distributed.local_rank_0_first():  # it decodes the images that all read
+            self.validation_video, self.dataset = load_validation_video(args), ClipDataset(args)
+        distributed.check_same(self.dataset.numbers, "training frames")
+        shots = self.dataset.frames, self.dataset.poses, self.dataset.shots
+        self.background = estimate_backgrounds(*shots) if needs_background(args.augment) else None
         torch.manual_seed(args.seed)
-        self.model = new_model(args, self.device)
-        parallel = distributed.data_parallel(self.model, self.device)
-        self.step = TrainingStep(self.model, make_optimizer(self.model, args), args, parallel)
-        self.history = History()
-        self.threads.update()
-        self.checkpoints = checkpoint.Checkpoints(args, self.step, self.history)
-        self.first_epoch = self.checkpoints.restore(args.ckpt_path, start) if start else 0
+        self.model = to_device(VAE_Model(args), args.arch, self.device)
+        self.parallel_model = distributed.data_parallel(self.model, self.device)
+        self.optimizer = make_optimizer(self.model, args)
+        self.history, self.meter = History(), Meter(self.device)
+        self.checkpoints = Checkpoints(args, self.model, self.optimizer, self.history)
+        self.first_epoch = self.updates = 0
+        if checkpoint:
+            self.first_epoch, self.updates = self.checkpoints.restore(args.ckpt_path, checkpoint)
         self.budget = Budget(args, self.history.seconds)
+        # CUDA replays the step as a graph, which cannot hold communication between ranks.
+        is_graphed = self.device.type == "cuda" and distributed.world_size() == 1
+        self.update = Graphed(self.training_step, enabled=is_graphed)
 
     def train(self) -> None:
         """All epochs that are left, each with its validation, records and checkpoints."""
-        args, writes = self.args, distributed.rank() == 0
-        if writes and args.resume and self.history.rows:
-            self.complete()  # the run may have been killed while it wrote
-        if self.budget.spent(self.first_epoch):
-            print(f"{self.budget} (epochs so far: {self.first_epoch})")
+        if not self.start():
             return
-        if writes:
-            if not args.resume:
-                self.checkpoints.begin_folder()
-            print(summary.run_summary(args, self.model, self.device, self.clips, self.threads))
-        self.device_clips = DeviceClips(self.clips, self.device)
+        args = self.args
+        self.loader = ClipLoader(self.dataset, self.device, self.background)
         for epoch in itertools.count(self.first_epoch):
-            if self.device.type == "cpu" and self.threads.update():
-                print(f"from epoch {epoch} on {self.threads}")
             record = self.train_epoch(epoch)
-            last = self.budget.spent(epoch + 1)
-            if wrong := not_sane(self.model.state_dict()):
-                raise UserError(f"{wrong}: {DIVERGED}")
-            if writes and (last or epoch % args.per_val == 0):
-                pictures = last or args.store_visualization
-                record |= evaluate.validate(self.model, self.validation, args, epoch, record["lr"], pictures)
-            if writes:
-                self.save(record, last)
-            if last:
+            is_last = self.budget.is_finished(epoch + 1)
+            if problem := find_divergence(self.model.state_dict()):
+                raise UserError(f"{problem}: {DIVERGED}")
+            if self.is_writer:
+                if is_last or epoch % args.per_val == 0:
+                    images, video = is_last or args.store_visualization, self.validation_video
+                    record |= evaluate.validate(self.model, video, args, epoch, record["lr"], images)
+                self.save(record)
+            if is_last:
                 return
 
     def train_epoch(self, epoch: int) -> dict:
         """One pass over the epoch's clips, or until the time is over; returns its record."""
-        args, budget, step = self.args, self.budget, self.step
-        plan = epoch_plan(args, budget, epoch)
-        shared = distributed.rank(), distributed.world_size()
-        batches = self.clips.batches(epoch, *shared, plan.clip_length, plan.clips)
-        sums, clips, seconds_before = Counter(), 0, budget.seconds
-        # Neither the search for algorithms nor the recording of graphs counts.
-        began = time.perf_counter() - step.preparation_seconds
+        args, device, budget = self.args, self.device, self.budget
+        plan = schedules.epoch_plan(args, budget, epoch)
+        batches = self.dataset.batches(
+            epoch, plan.clip_length, plan.batch_size, plan.clip_fraction,
+            distributed.rank(), distributed.world_size(),
+        )  # fmt: skip
+        sums, num_clips, seconds_before = Counter(), 0, budget.seconds
+        start = time.perf_counter() - self.update.seconds  # recording a graph is not training
         self.model.train()
-        with Progress(batches, disable=distributed.rank() > 0) as bar:
-            for index, indices in enumerate(bar):
+        loaded = map(self.loader.load, batches)
+        with Progress(loaded, total=len(batches), disable=not self.is_writer) as bar:
+            for index, batch in enumerate(bar):
                 position = epoch + index / len(batches)
-                if index and budget.spent(position):
+                if index and budget.is_finished(position):
                     break
-                lr = learning_rate(args, position, budget.done(position), step.updates)
+                lr = schedules.learning_rate(args, position, budget.progress(position), self.updates)
+                set_learning_rate(self.optimizer, lr)
+                beta = torch.full((), plan.beta, device=device)
+                self.update(batch, beta, teacher_forcing=plan.teacher_forcing)
+                self.updates += 1
+                num_clips += len(batch.frames) * distributed.world_size()
                 bar.descriptions = summary.training_titles(plan, lr)
-                pictures = self.device_clips.load(indices)
-                step(*pictures, lr=lr, beta=plan.beta, teacher_forcing=plan.teacher_forcing)
-                clips += len(indices) * distributed.world_size()
-                if (index + 1) % STEPS_PER_READ[self.device.type] and index + 1 < len(batches):
+                if (index + 1) % READ_INTERVAL[device.type] and index + 1 < len(batches):
                     continue
-                latest = step.read()
-                if latest.pop("skipped_in_a_row") >= MOST_SKIPS_IN_A_ROW:
-                    raise UserError(f"{MOST_SKIPS_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
+                latest = self.meter.read()
+                if latest.pop("skipped_in_a_row") >= MAX_SKIPPED_IN_A_ROW:
+                    raise UserError(f"{MAX_SKIPPED_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
-                elapsed = time.perf_counter() - began - step.preparation_seconds
-                elapsed = distributed.broadcast_from_0(elapsed, self.device)
-                budget.seconds = seconds_before + elapsed
+                elapsed = time.perf_counter() - start - self.update.seconds
+                budget.seconds = seconds_before + distributed.broadcast(elapsed, device)
         seconds = budget.seconds - seconds_before
         means = {name: sums[name] / sums["steps"] if sums["steps"] else float("nan")
                  for name in ("loss", "mse", "kl")}  # fmt: skip
         return means | {
             "epoch": epoch, "beta": plan.beta, "tfr": plan.tfr, "teacher_forcing": int(plan.teacher_forcing),
-            "clip_length": plan.clip_length, "lr": lr,
-            "seconds": seconds, "clips_per_second": clips / seconds, "skipped_steps": int(sums["skipped"]),
+            "clip_length": plan.clip_length, "lr": lr, "seconds": seconds,
+            "clips_per_second": num_clips / seconds, "skipped_steps": int(sums["skipped"]),
         }  # fmt: skip
 
-    def save(self, record: dict, last: bool) -> None:
-        """Write the epoch's files: checkpoints first, because they are the run."""
-        epoch, keep = record["epoch"], last or record["epoch"] % self.args.per_save == 0
+    def training_step(self, batch: ClipBatch, beta: Tensor, teacher_forcing: bool) -> None:
+        """One update, by B clips of T frames; `beta`, the weight of the KL term, is a scalar.
+
+        Nothing here waits for the device, so CUDA can replay it as a graph. An update whose gradient is not
+        finite changes nothing and is counted.
+        """
+        args = self.args
+        frames, poses = augment(batch, args)
+        noise, posterior_mask = self.draw_latents(frames)
+        on_cuda = self.device.type == "cuda"
+        with autocast(args.precision, self.device):
+            predicted, mu, logvar = self.parallel_model(
+                frames, poses, teacher_forcing, noise, posterior_mask, share_gradients=on_cuda
+            )
+        frame_mse = (predicted.float() - frames[:, 1:]).square().mean(dim=(2, 3, 4))  # (B, T-1)
+        # The statistics of all ranks are gathered here; the losses are pure functions.
+        all_frame_mse, all_masks = distributed.all_gather(frame_mse, posterior_mask)
+        posterior_fraction = all_masks.mean().clamp(min=1e-6)
+        reconstruction = losses.reconstruction(frame_mse, all_frame_mse, args.recon_loss)
+        scale = losses.kl_scale(args.kl_reduction, all_frame_mse, values_per_frame=frames[0, 0].numel())
+        kl = losses.kl(mu, logvar, posterior_mask, posterior_fraction, scale)
+        loss = reconstruction + beta * posterior_fraction * kl  # clips with z = 0 have no KL
+
+        self.optimizer.zero_grad()
+        loss.backward()
+        is_finite = clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM).isfinite()
+        self.optimizer.found_inf.copy_(~is_finite)  # where it is 1, a fused optimizer skips the update
+        self.optimizer.step()
+        self.meter.update(is_finite, loss, frame_mse.mean() * frame_mse.shape[1], kl)
+
+    def draw_latents(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """eps of the posterior, `(B, T-1, N_dim, h, w)`, and a mask `(B,)`, 0 for clips with z = 0."""
+        batch_size, length, _, height, width = frames.shape
+        shape = batch_size, length - 1, *self.model.latent_shape(height, width)
+        noise = distributed.draw(torch.randn, *shape, device=self.device)
+        if not self.args.z_dropout:
+            return noise, torch.ones(batch_size, device=self.device)
+        u = distributed.draw(torch.rand, batch_size, device=self.device)
+        return noise, (u >= self.args.z_dropout).float()
+
+    def start(self) -> bool:
+        """Prepare or complete the folder, and print the configuration; returns whether epochs are left."""
+        args = self.args
+        if self.is_writer and args.resume and self.history.rows:
+            # The run may have been killed while it wrote: write everything that follows from last.ckpt.
+            self.checkpoints.write_args()
+            self.checkpoints.write_copies(self.keeps(self.first_epoch - 1))
+            self.write_records(is_validated=bool(self.history.best_row()))
+        if self.budget.is_finished(self.first_epoch):
+            log(f"{self.budget} (epochs so far: {self.first_epoch})")
+            return False
+        if self.is_writer:
+            if not args.resume:
+                self.checkpoints.start_folder(self.updates)
+            log(summary.run_summary(args, self.model, self.device, self.dataset, self.background))
+        return True
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the checkpoint of an epoch is kept as epoch=E.ckpt."""
+        return epoch % self.args.per_save == 0 or self.budget.is_finished(epoch + 1)
+
+    def save(self, record: dict) -> None:
+        """Write the epoch's files: the checkpoint first, because a resume needs nothing else."""
+        epoch = record["epoch"]
         self.history.add(record)
-        self.checkpoints.save(keep)
-        if keep:
-            print(f"save ckpt to {self.args.save_root / f'epoch={epoch}.ckpt'}")
+        self.checkpoints.save(self.updates, self.keeps(epoch))
+        if self.keeps(epoch):
+            log(f"save ckpt to {self.args.save_root / f'epoch={epoch}.ckpt'}")
         self.write_records("val_psnr" in record)
 
-    def write_records(self, validated: bool) -> None:
+    def write_records(self, is_validated: bool) -> None:
         """history.csv and TensorBoard; plots if there was a validation."""
         self.history.write(self.args.save_root)
-        if validated:
-            utils.plot_run(self.history.rows, self.history.psnr_by_frame, self.args.save_root)
-
-    def complete(self) -> None:
-        """Write all files of the folder that follow from last.ckpt."""
-        self.checkpoints.write_args()
-        self.checkpoints.complete()
-        self.write_records(bool(self.history.best_row()))
+        if is_validated:
+            self.history.plot(self.args.save_root)
 
 
-def new_model(args, device: torch.device) -> VAE_Model:
-    """A model on the device, its weights at random."""
-    model = on_device(VAE_Model(args), args, device)
-    return distributed.sync_batchnorm(model, device)
-
-
-def test(args, start: dict) -> None:
+def test(args) -> None:
     """Validate a checkpoint."""
-    device, epoch = select_device(args), start.get("last_epoch", 0)
-    memory.require_model(args, device)
-    model = new_model(args, device)
-    checkpoint.load_weights(model, args.ckpt_path, start)
-    lr = start.get("lr", args.lr)
-    evaluate.validate(model, validation_sequence(args), args, epoch, lr, pictures=True)
-
-
-def train(run: Run) -> None:
-    """Train, and say how it ended."""
-    root = run.args.save_root
-    try:
-        run.train()
-    except Stopped:
-        if distributed.rank() == 0:
-            cli.complain(run_dir.how_to_continue(run.args, run.history.rows))
-        raise
-    if best := run.history.best_row():
-        print(summary.best_epoch(best, root))
+    device = select_device(args.device, args.gpu)
+    set_threads(args.threads)
+    model, config = load_for_inference(args.ckpt_path, device)
+    epoch, lr = config.last_epoch or 0, config.last_lr or args.lr
+    evaluate.validate(model, load_validation_video(args), args, epoch, lr, write_images=True)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, build, train; with several GPUs to use, in one process for each."""
+    """Parse, build, train; with several GPUs, in one process each."""
     with distributed.group(), contextlib.ExitStack() as stack:
-        args, start = checkpoint.trainer_flags(argv)
-        if not args.test and (count := gpu_count(args)) > 1 and not distributed.is_launched():
+        args, checkpoint = resolve_trainer(argv)
+        count = 1 if args.test else num_gpus(args.device, args.gpu)
+        if count > 1 and not distributed.is_launched():
             distributed.launch(count, __file__, sys.argv[1:] if argv is None else argv)
             return
-        keep_pages()
+        tune_malloc()
         if distributed.rank() == 0:
             run_dir.make_writable(args.save_root, args.DR)
         if args.test:
-            test(args, start)
+            test(args)
             return
         if distributed.rank() == 0:
             stack.enter_context(run_dir.locked(args.save_root))
             if not (args.resume or args.overwrite):
-                run_dir.check_holds_no_run(args.save_root)
-        train(Run(args, start))
+                run_dir.check_empty(args.save_root)
+        run = Run(args, checkpoint)
+        try:
+            run.train()
+        except Stopped:
+            if distributed.rank() == 0:
+                cli.print_error(run_dir.how_to_resume(args, run.history.rows))
+            raise
+        if best := run.history.best_row():
+            log(summary.best_epoch(best, args.save_root))
 
 
 if __name__ == "__main__":

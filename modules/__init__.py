@@ -1,20 +1,9 @@
-"""What the model is: five networks, and `VAE_Model`, which rolls them out."""
+"""The model: five networks, and `VAE_Model`, which rolls them out over time."""
 
 from .cvae import ARCHITECTURES, VAE_Model
-from .modules import (
-    Decoder_Fusion,
-    Gaussian_Predictor,
-    Generator,
-    Label_Encoder,
-    RGB_Encoder,
-)
+from .lab import Decoder_Fusion, Gaussian_Predictor, Generator, Label_Encoder, RGB_Encoder
 
 __all__ = [
-    "ARCHITECTURES",
-    "Decoder_Fusion",
-    "Gaussian_Predictor",
-    "Generator",
-    "Label_Encoder",
-    "RGB_Encoder",
+    "ARCHITECTURES", "Decoder_Fusion", "Gaussian_Predictor", "Generator", "Label_Encoder", "RGB_Encoder",
     "VAE_Model",
-]
+]  # fmt: skip

@@ -1,80 +1,68 @@
-"""The conditional VAE: how the five networks make a video, in training and in generation.
+"""The conditional VAE: how the five networks roll out a video, in training and in generation.
 
-Notation: B clips, T frames, `x[t]` a frame, `p[t]` its pose. Work that needs no output of the model is
-done for all time steps at once, with time folded into the batch, time first: `(T * B, C, H, W)`.
+Notation: B clips, T frames, `x[t]` a frame, `p[t]` its pose image. Whatever does not depend on the model's
+own output is computed for all time steps at once, time folded into the batch: `(T * B, C, H, W)`.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import modules as lab
-from . import unet
-from .rollout import Rollout, Shifts
+from . import lab, unet
+from .generation import ShiftTTA, StreamingRollout, chunk_length
 from .shared_weights import shared_gradients
 
 ARCHITECTURES = {"lab": lab, "unet": unet}
-# Poses that are encoded at once in generation: enough to fill a device, and the same memory for a video of
-# any length.
-POSES_AT_ONCE = 96
 
 
 def fold_time(clips: Tensor) -> Tensor:
-    """`(B, T, C, H, W)` -> `(T * B, C, H, W)`, so that the pictures of a time step are contiguous."""
+    """`(B, T, C, H, W)` -> `(T * B, C, H, W)`."""
     return clips.transpose(0, 1).flatten(0, 1)
 
 
-def unfold_time(folded: Tensor, batch: int) -> Tensor:
+def unfold_time(folded: Tensor, batch_size: int) -> Tensor:
     """`(T * B, C, H, W)` -> `(B, T, C, H, W)`."""
-    return folded.unflatten(0, (-1, batch)).transpose(0, 1)
+    return folded.unflatten(0, (-1, batch_size)).transpose(0, 1)
 
 
-class FirstFrame(NamedTuple):
-    """The given frame of each clip, for the networks that see it in every step.
+class Reference(NamedTuple):
+    """The given first frame of each clip, which the `unet` networks see in every step."""
 
-    Attributes:
-        frame: `(B, 3, H, W)`.
-        known: what the decoder fusion knows from it and its pose.
-    """
-
-    frame: Tensor
-    known: Tensor
-
-    def repeat(self, times: int) -> "FirstFrame":
-        """The same for `times` time steps that are computed at once."""
-        return FirstFrame(*(tensor.repeat(times, 1, 1, 1) for tensor in self))
+    frame: Tensor  # (B, 3, H, W)
+    features: Tensor  # its share, and that of its pose, in the first layer of the decoder fusion
 
 
 class VAE_Model(nn.Module):
-    """Conditional VAE p(x[t] | x[t-1], p[t], z[t]) with posterior q(z[t] | x[t], p[t]), prior N(0, I).
+    """Conditional VAE p(x[t] | x[t-1], p[t], z[t]) with posterior q(z[t] | x[t], p[t]) and prior N(0, I).
 
     Args:
-        args: any object with `F_dim, L_dim, N_dim, D_out_dim`: channels of the frame feature, of the pose
-            feature, of z, and of the fused feature. Optional: `arch`, the networks ("lab" if absent), and
-            what the architecture has a value for in its `DEFAULTS`, such as `output`: "linear", or "sigmoid"
-            for frames in (0, 1).
+        args: any object with `F_dim, L_dim, N_dim, D_out_dim`: channels of the frame feature, the pose
+            feature, z and the fused feature. Optional: `arch`, the networks ("lab" if absent), and the other
+            `DEFAULTS` of the architecture, such as `output`: "linear", or "sigmoid" for frames in (0, 1).
     """
 
     def __init__(self, args):
         super().__init__()
         networks = ARCHITECTURES[getattr(args, "arch", "lab")]
-        settings = {name: getattr(args, name, default) for name, default in networks.DEFAULTS.items()}
+        sizes = {name: getattr(args, name, default) for name, default in networks.DEFAULTS.items()}
         (
             self.frame_transformation,
             self.label_transformation,
             self.Gaussian_Predictor,
             self.Decoder_Fusion,
             self.Generator,
-        ) = networks.build(**settings)
-        self.sees_first_frame = networks.SEES_FIRST_FRAME
+        ) = networks.build(**sizes)
+        self.uses_reference = networks.USES_REFERENCE
         self.N_dim = args.N_dim
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """`(N_dim, h, w)`: the shape of z for a frame of a size."""
-        return self.N_dim, *self.Gaussian_Predictor.latent_size(height, width)
+        """`(N_dim, h, w)`: the shape of z for a frame of that size."""
+        stride = self.Gaussian_Predictor.stride
+        return self.N_dim, math.ceil(height / stride), math.ceil(width / stride)
 
     def forward(
         self,
@@ -82,72 +70,73 @@ class VAE_Model(nn.Module):
         poses: Tensor,
         teacher_forcing: bool,
         noise: Tensor | None = None,
-        from_posterior: Tensor | None = None,
+        posterior_mask: Tensor | None = None,
+        share_gradients: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Roll out training clips, with z from the posterior, or 0 in some of them.
+        """Roll out training clips, with z from the posterior, or 0 where it is masked.
 
-        BatchNorm (in the pose encoder of the `lab` architecture) normalizes in training by all B * (T - 1)
-        poses of the call, not by the B poses of one step: the poses are known in advance, and statistics
-        over more pictures are closer to those that generation uses.
+        BatchNorm (in the pose encoder of `lab`) normalizes over all B * (T - 1) poses of the call.
 
         Args:
             frames, poses: `(B, T, 3, H, W)` in [0, 1], T >= 2.
-            teacher_forcing: each step starts from the true last frame, otherwise from the model's own last
-                frame, through which gradients flow.
-            noise: `(B, T-1, N_dim, h, w)`, the standard normal sample of the reparameterization; drawn if
-                not given.
-            from_posterior: `(B,)`, 1 for clips with z from the posterior, 0 for those with the prior's mean,
-                z = 0; all from the posterior if not given.
+            teacher_forcing: condition each step on the true previous frame; otherwise on the prediction,
+                through which gradients flow.
+            noise: `(B, T-1, N_dim, h, w)`, eps of the reparameterization; drawn if not given.
+            posterior_mask: `(B,)`, 1 for clips with z from the posterior (default), 0 for clips with z = 0.
+            share_gradients: compute each weight's gradient once for all steps of the rollout, which is faster
+                where the number of operators counts (GPUs).
 
         Returns:
-            predicted `(B, T-1, 3, H, W)`, the frames 1 .. T-1, and `mu, logvar` of the posterior,
+            predicted `(B, T-1, 3, H, W)`, frames 1 .. T-1, and `mu, logvar` of the posterior,
             `(B, T-1, N_dim, h, w)`.
         """
-        batch, length = frames.shape[:2]
+        batch_size, length = frames.shape[:2]
         features = self.frame_transformation(fold_time(frames))
         pose_features = self.label_transformation(fold_time(poses[:, 1:]))
         # Split, not sliced: the gradient of a split is one concatenation, that of slices a sum of zeros.
-        first_feature, target_features = features.split([batch, (length - 1) * batch])
+        first_feature, target_features = features.split([batch_size, (length - 1) * batch_size])
         noise = None if noise is None else fold_time(noise)
         z, mu, logvar = self.Gaussian_Predictor(target_features, pose_features, noise)
-        if from_posterior is not None:
-            z = z * from_posterior.repeat(length - 1)[:, None, None, None]
-        first = self._first_frame(frames[:, 0], first_feature, poses[:, 0])
+        if posterior_mask is not None:
+            z = z * posterior_mask.repeat(length - 1)[:, None, None, None]
+        reference = self.reference(frames[:, 0], poses[:, 0], first_feature)
         if teacher_forcing:
-            first = first and first.repeat(length - 1)
-            predicted = self.paint(features[:-batch], pose_features, z, first)
+            reference = reference and Reference(*(part.repeat(length - 1, 1, 1, 1) for part in reference))
+            predicted = self.decode(features[:-batch_size], pose_features, z, reference)
         else:
-            predicted = self._free_run(first_feature, pose_features.split(batch), z.split(batch), first)
-        return tuple(unfold_time(folded, batch) for folded in (predicted, mu, logvar))
+            rolled_out = self.frame_transformation, self.Decoder_Fusion, self.Generator
+            with shared_gradients(*rolled_out) if share_gradients else contextlib.nullcontext():
+                steps = pose_features.split(batch_size), z.split(batch_size)
+                predicted = self.rollout(first_feature, *steps, reference)
+        return tuple(unfold_time(folded, batch_size) for folded in (predicted, mu, logvar))
 
-    def _first_frame(self, frame: Tensor, feature: Tensor, pose: Tensor) -> FirstFrame | None:
-        """What the decoder sees of the first frame in every step; None in an architecture without that."""
-        if not self.sees_first_frame:
+    def reference(self, frame: Tensor, pose: Tensor, feature: Tensor | None = None) -> Reference | None:
+        """What the networks see of the first frame in every step; None for `lab`."""
+        if not self.uses_reference:
             return None
-        known = self.Decoder_Fusion.from_first_frame(feature, self.label_transformation(pose))
-        return FirstFrame(frame, known)
+        feature = self.frame_transformation(frame) if feature is None else feature
+        features = self.Decoder_Fusion.reference_features(feature, self.label_transformation(pose))
+        return Reference(frame, features)
 
-    def paint(self, feature: Tensor, pose_feature: Tensor, z: Tensor, first: FirstFrame | None) -> Tensor:
-        """The next frame, from the features of the last frame and of the next pose."""
-        if first is None:
+    def decode(self, feature: Tensor, pose_feature: Tensor, z: Tensor, reference: Reference | None) -> Tensor:
+        """The next frame, from the features of the previous frame and of the next pose."""
+        if reference is None:
             return self.Generator(self.Decoder_Fusion(feature, pose_feature, z))
-        return self.Generator(self.Decoder_Fusion(feature, pose_feature, z, first.known), first.frame)
+        fused = self.Decoder_Fusion(feature, pose_feature, z, reference.features)
+        return self.Generator(fused, reference.frame)
 
-    def _free_run(self, feature: Tensor, pose_features, latents, first: FirstFrame | None) -> Tensor:
-        """Frames 1 .. T-1, each from the one before, `((T-1) * B, 3, H, W)`."""
+    def rollout(self, feature: Tensor, pose_features, latents, reference: Reference | None) -> Tensor:
+        """Frames 1 .. T-1, each conditioned on the previous prediction, `((T-1) * B, 3, H, W)`."""
         predicted = []
-        networks = self.frame_transformation, self.Decoder_Fusion, self.Generator
-        # On a GPU the number of operators counts; CPUs lose as much by the stacking as they win.
-        with shared_gradients(*networks if feature.is_cuda else ()):
-            for pose_feature, z in zip(pose_features, latents, strict=True):
-                if predicted:
-                    feature = self.frame_transformation(predicted[-1])
-                predicted.append(self.paint(feature, pose_feature, z, first))
+        for pose_feature, z in zip(pose_features, latents, strict=True):
+            if predicted:
+                feature = self.frame_transformation(predicted[-1])
+            predicted.append(self.decode(feature, pose_feature, z, reference))
         return torch.cat(predicted)
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Eval mode without gradients; the mode is restored at the end."""
+        """Eval mode without gradients; the former mode is restored at the end."""
         was_training = self.training
         self.eval()
         try:
@@ -157,48 +146,34 @@ class VAE_Model(nn.Module):
             self.train(was_training)
 
     def posterior(self, frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z | x, p), in eval mode.
-
-        Args:
-            frames, poses: `(N, 3, H, W)` in [0, 1], on the model's device.
-
-        Returns:
-            `mu, logvar`, each `(N, N_dim, h, w)`.
-        """
+        """`mu, logvar` of q(z | x, p) for `(N, 3, H, W)`, each `(N, N_dim, h, w)`, in eval mode."""
         with self.inference():
             features = self.frame_transformation(frames), self.label_transformation(poses)
-            # No sample is wanted, and drawing one would change the random numbers of the training.
+            # A drawn sample would advance the random numbers of training.
             noise = frames.new_zeros(len(frames), *self.latent_shape(*frames.shape[-2:]))
             _, mu, logvar = self.Gaussian_Predictor(*features, noise)
             return mu, logvar
 
-    def predict(self, frames: Tensor, poses: Tensor, shifts: int = 1) -> Tensor:
-        """Predict each frame from the true one before it (teacher forcing), in eval mode, with z = 0.
+    def predict(self, frames: Tensor, poses: Tensor, tta: int = 1) -> Tensor:
+        """Predict each frame from the true previous one (teacher forcing), in eval mode, with z = 0.
 
         Args:
             frames, poses: `(B, T, 3, H, W)` in [0, 1], on the model's device.
-            shifts: as of `generate`.
+            tta: see `generate`.
 
         Returns:
-            `(B, T-1, 3, H, W)`, the frames 1 .. T-1; not clamped.
+            `(B, T-1, 3, H, W)`, frames 1 .. T-1; not clamped.
         """
         with self.inference():
-            shifted = Shifts(shifts, frames.shape[-1], frames.device)
-            z = frames.new_zeros(len(frames) * shifts, *self.latent_shape(*frames.shape[-2:]))
-            first = self.shifted_first_frame(frames[:, 0], poses[:, 0], shifted)
+            shifts = ShiftTTA(tta, frames.shape[-1], frames.device)
+            z = frames.new_zeros(len(frames) * tta, *self.latent_shape(*frames.shape[-2:]))
+            reference = self.reference(shifts.copies(frames[:, 0]), shifts.copies(poses[:, 0]))
             predicted = []
-            for last_frame, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True):
-                feature = self.frame_transformation(shifted.copies(last_frame))
-                pose_feature = self.label_transformation(shifted.copies(pose))
-                predicted.append(shifted.mean(self.paint(feature, pose_feature, z, first)))
+            for previous, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True):
+                feature = self.frame_transformation(shifts.copies(previous))
+                pose_feature = self.label_transformation(shifts.copies(pose))
+                predicted.append(shifts.mean(self.decode(feature, pose_feature, z, reference)))
             return torch.stack(predicted, dim=1).to(frames.dtype)
-
-    def shifted_first_frame(self, frame: Tensor, pose: Tensor, shifted: Shifts) -> FirstFrame | None:
-        """What the decoder sees of shifted copies of the first frame; None as in `_first_frame`."""
-        if not self.sees_first_frame:
-            return None
-        frame = shifted.copies(frame)
-        return self._first_frame(frame, self.frame_transformation(frame), shifted.copies(pose))
 
     def generate(
         self,
@@ -207,34 +182,37 @@ class VAE_Model(nn.Module):
         sample: bool = False,
         generator: torch.Generator | None = None,
         z: Tensor | None = None,
-        shifts: int = 1,
+        tta: int = 1,
         wrap_step: Callable[[Callable], Callable] | None = None,
         report: Callable[[int], object] | None = None,
     ) -> Tensor:
-        """Generate videos in eval mode, each frame from the model's own last frame.
+        """Generate videos autoregressively, in eval mode.
 
         Args:
             first_frame: `(B, 3, H, W)` in [0, 1], on the model's device.
-            poses: `(B, T, 3, H, W)` in [0, 1], of any T; may be on another device than the model.
-            sample: draw z from the prior N(0, I), with `generator`, instead of using its mean, 0.
-            z: the latents to use instead, `(B, T, N_dim, h, w)`; `z[:, 0]` is not used.
-            shifts: a frame is the mean of that many predictions, see `Shifts`; they share z.
-            wrap_step: wraps the function of one step, to run it faster: it takes the pose's feature, reads
-                and writes tensors that stay in place, and returns nothing.
-            report: called now and then with the number of frames of each video since the last call.
+            poses: `(B, T, 3, H, W)` in [0, 1], any T, on any device.
+            sample: draw z from the prior N(0, I), with `generator`, instead of its mean, 0.
+            z: latents to use instead, `(B, T, N_dim, h, w)`; `z[:, 0]` is not used.
+            tta: test-time augmentation: a frame is the mean of this many predictions, see `ShiftTTA`.
+            wrap_step: wraps the function of one step to make it faster. The function takes a pose feature,
+                reads and writes tensors in place, and returns nothing.
+            report: called with the number of frames of each video since the last call.
 
         Returns:
             `(B, T, 3, H, W)` on the device of `poses`, the first frame included; not clamped.
         """
-        batch, length = poses.shape[:2]
-        rollout = Rollout(self, first_frame, poses[:, 0].to(first_frame.device), shifts, wrap_step)
+        length, chunk, device = poses.shape[1], chunk_length(poses), first_frame.device
+        shape = len(poses), *self.latent_shape(*poses.shape[-2:])
+        stream = StreamingRollout(self, first_frame, poses[:, 0].to(device), tta, wrap_step)
         video = first_frame.new_empty(length, *first_frame.shape)
         video[0] = first_frame
-        chunk = max(1, POSES_AT_ONCE // batch)
         for start in range(1, length, chunk):
             part = slice(start, start + chunk)
             latents = None if z is None else z[:, part]
-            video[part] = rollout(poses[:, part], sample, generator, latents).transpose(0, 1)
+            if sample and z is None:
+                draws = (torch.randn(shape, generator=generator, device=device) for _ in range(length)[part])
+                latents = torch.stack(list(draws), dim=1)
+            video[part] = stream(poses[:, part], latents).transpose(0, 1)
             if report is not None:
                 report(len(video[part]))
         return video.transpose(0, 1).to(poses.device)

@@ -1,8 +1,7 @@
-"""Convolutions that are used in many time steps, with the gradient of their weights computed once for all.
+"""Convolutions used in many time steps, whose weight gradient is computed once for all of them.
 
-The gradient of a weight is a sum over its uses. By itself autograd computes a term for each use and adds
-them. Here the inputs and the gradients of the outputs of all uses are stacked, and one product gives the
-sum: the same to rounding, in far fewer operators.
+Autograd computes one term for each use and adds them. Here the inputs and output gradients of all uses are
+stacked, and one product gives the sum: equal up to rounding, with far fewer operators.
 """
 
 import contextlib
@@ -23,11 +22,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Uses:
-    """All uses of a convolution in a clip.
-
-    Args:
-        conv: the convolution; it has a bias.
-    """
+    """All uses of a convolution (with a bias) in a clip."""
 
     def __init__(self, conv: nn.Conv2d):
         kind = conv.weight.device.type
@@ -41,7 +36,7 @@ class Uses:
         return _Use.apply(self, x.to(self.dtype), *self.parameters)
 
     def gradient(self, gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple:
-        """Gradients of the input, the weight and the bias, as far as they are wanted."""
+        """Gradients of input, weight and bias, where wanted."""
         return torch.ops.aten.convolution_backward(gradient, x, weight, [len(weight)], *self.settings, wanted)
 
 

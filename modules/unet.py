@@ -1,11 +1,9 @@
-"""The `unet` architecture: the five networks over a few scales, with a tenth of the arithmetic of `lab`.
+"""The `unet` architecture: the five networks at several resolutions, with a tenth of the arithmetic of `lab`.
 
-A picture is folded at once (f x f pixels to channels) and unfolded at the end (Shi et al. 2016), so that no
-layer works at the full size. The decoder fusion is a U-shaped network (Ronneberger et al. 2015): all that is
-known of a frame meets at its entrance, before any layer has lost detail.
+Images are split into patches of f x f pixels, which become channels (pixel unshuffle, Shi et al. 2016), so no
+layer works at full resolution. The decoder fusion is a U-Net (Ronneberger et al. 2015).
 
-Shapes: pictures `(N, 3, H, W)`; features `(N, c, h, w)`, h = H / f and w = W / f; z at half of that.
-Sides that cannot be divided are rounded up.
+Shapes: images `(N, 3, H, W)`; features `(N, c, h, w)`, h = ceil(H / f), w = ceil(W / f); z at half of that.
 """
 
 import math
@@ -14,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
 
-from .modules import posterior_sample
+from .lab import posterior_sample
 from .shared_weights import Conv2d
 
-# Sizes of the networks and range of their output, where no flag says otherwise.
+# Sizes of the networks and range of their output, where no flag sets them.
 DEFAULTS = {
-    "F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid", "fold": 2, "scales": 2,
+    "F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid",
+    "patch_size": 2, "unet_levels": 2,
 }  # fmt: skip
-SEES_FIRST_FRAME = True
+USES_REFERENCE = True
 
 
 def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
@@ -33,54 +32,40 @@ def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def fold_pixels(picture: Tensor, fold: int) -> Tensor:
-    """`(N, c, H, W)` -> `(N, fold^2 * c, h, w)`; the last row and column are repeated where needed."""
-    height, width = picture.shape[-2:]
-    if height % fold or width % fold:
-        picture = pad(picture, (0, -width % fold, 0, -height % fold), mode="replicate")
-    return nn.functional.pixel_unshuffle(picture, fold)
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """`(N, c, H, W)` -> `(N, patch_size^2 * c, h, w)`; edges are replicated where needed."""
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size:
+        images = pad(images, (0, -width % patch_size, 0, -height % patch_size), mode="replicate")
+    return nn.functional.pixel_unshuffle(images, patch_size)
 
 
 class RGB_Encoder(nn.Module):
-    """Frame encoder: frame -> its feature of `out_chans` channels."""
+    """Frame encoder: `(N, in_chans, H, W)` in [0, 1] -> `(N, out_chans, h, w)`."""
 
-    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
+    def __init__(self, in_chans: int, out_chans: int, patch_size: int = 2):
         super().__init__()
-        self.fold = fold
-        self.block = conv_block(fold**2 * in_chans, out_chans)
+        self.patch_size = patch_size
+        self.block = conv_block(patch_size**2 * in_chans, out_chans)
 
     def forward(self, frame: Tensor) -> Tensor:
-        # Pixels with about zero mean and unit variance train faster.
-        return self.block(fold_pixels(4 * (frame - 0.5), self.fold))
+        return self.block(patchify(4 * (frame - 0.5), self.patch_size))
 
 
-class Label_Encoder(nn.Module):
-    """Pose encoder: pose picture, a drawing on white -> its feature of `out_chans` channels.
-
-    A thin line on a small picture is pale: the encoder takes the square root of the ink, 1 - colour, which
-    makes pale lines darker. Without it, the same network was 3 dB worse after 100 seconds of training.
-    """
-
-    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
-        super().__init__()
-        self.fold = fold
-        self.block = conv_block(fold**2 * in_chans, out_chans)
+class Label_Encoder(RGB_Encoder):
+    """Pose encoder: pose image, a drawing on white, `(N, in_chans, H, W)` -> `(N, out_chans, h, w)`."""
 
     def forward(self, pose: Tensor) -> Tensor:
-        return self.block(fold_pixels(2 * (1 - pose).clamp(min=0).sqrt(), self.fold))
+        # Thin lines are pale in small images; the square root of the line intensity darkens them.
+        return self.block(patchify(2 * (1 - pose).clamp(min=0).sqrt(), self.patch_size))
 
 
 class Gaussian_Predictor(nn.Module):
-    """Posterior q(z | x, p): `z, mu, logvar`, each `(N, out_chans, h/2, w/2)`.
+    """Posterior q(z | x, p): `z, mu, logvar`, each `(N, out_chans, H / stride, W / stride)`, rounded up."""
 
-    Args:
-        in_chans: channels of the frame's and of the pose's feature, together.
-        fold: by which the features are smaller than the pictures.
-    """
-
-    def __init__(self, in_chans: int, out_chans: int, fold: int = 2):
+    def __init__(self, in_chans: int, out_chans: int, patch_size: int = 2):
         super().__init__()
-        self.fold = fold
+        self.stride = 2 * patch_size
         self.layers = nn.Sequential(conv_block(in_chans, 64, stride=2), Conv2d(64, 2 * out_chans, 1))
 
     def forward(
@@ -88,112 +73,99 @@ class Gaussian_Predictor(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         return posterior_sample(self.layers(torch.cat([frame_feature, pose_feature], dim=1)), noise)
 
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of z for pictures of a size."""
-        return tuple(math.ceil(math.ceil(side / self.fold) / 2) for side in (height, width))
 
+class UNetLevel(nn.Module):
+    """The part of the U-Net below one resolution, `levels` with it: `(N, c, h, w)` -> `(N, c, h, w)`."""
 
-class Scale(nn.Module):
-    """A part of the U that works at half the size: `(N, c, h, w)` -> `(N, c, h, w)`.
-
-    Args:
-        scales: how many more scales there are, this one included.
-    """
-
-    def __init__(self, chans: int, scales: int):
+    def __init__(self, chans: int, levels: int):
         super().__init__()
         below = chans * 3 // 2
         self.down = conv_block(chans, below, stride=2)
-        self.deep = deep_layers(below, scales)
-        self.leave = nn.Sequential(conv_block(below + chans, chans), conv_block(chans, chans))
+        self.levels = make_levels(below, levels)
+        self.out_block = nn.Sequential(conv_block(below + chans, chans), conv_block(chans, chans))
 
     def forward(self, x: Tensor) -> Tensor:
-        below = interpolate(self.deep(self.down(x)), x.shape[-2:])
-        return self.leave(torch.cat([below, x], dim=1))
+        below = interpolate(self.levels(self.down(x)), x.shape[-2:])
+        return self.out_block(torch.cat([below, x], dim=1))
 
 
-def deep_layers(chans: int, scales: int) -> nn.Sequential:
-    """The layers of one scale, and of those below it if `scales` is more than 1."""
-    second = Scale(chans, scales - 1) if scales > 1 else conv_block(chans, chans)
+def make_levels(chans: int, levels: int) -> nn.Sequential:
+    """The layers at one resolution, and of those below it if `levels` is more than 1."""
+    second = UNetLevel(chans, levels - 1) if levels > 1 else conv_block(chans, chans)
     return nn.Sequential(conv_block(chans, chans), second)
 
 
 class Decoder_Fusion(nn.Module):
-    """Fuses the features of the last frame and the pose, z, and those of the first frame and its pose.
+    """Fuses the features of previous frame, pose and reference frame with z: `(N, out_chans, h, w)`.
 
-    The first frame is given and has no errors: appearance comes from it where the last frame has lost it. Its
-    pose tells which part of the background the person hides in it. The first layer is linear, and the first
-    frame is the same in all time steps, so its share is computed once (`from_first_frame`).
-
-    Returns `(N, out_chans, h, w)`.
+    The reference frame, free of errors, supplies the appearance that a rollout loses; its pose shows what the
+    person hides in it. Its share of the first layer is the same in all steps (`reference_features`).
 
     Args:
-        scales: of the U, at least 2; the first is that of the features.
+        levels: resolutions of the U-Net, at least 2; the first is that of the features.
     """
 
-    def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int, scales: int = 2):
+    def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int, levels: int = 2):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
-        self.inputs = [
-            frame_chans,
-            frame_chans + pose_chans,
-            pose_chans,
-        ]  # last frame; first frame, its pose; pose
-        self.enter = nn.Sequential(conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine))
+        # The previous frame; the reference frame and its pose; the pose.
+        self.inputs = [frame_chans, frame_chans + pose_chans, pose_chans]
+        self.in_block = nn.Sequential(
+            conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine)
+        )
         self.down = conv_block(fine, coarse, stride=2)
-        # z starts with weights of zero: before the posterior has learned anything, it is only noise.
-        self.inject = Conv2d(z_chans, coarse, 1)
-        nn.init.zeros_(self.inject.weight)
-        self.deep = deep_layers(coarse, scales - 1)
-        self.leave = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
+        # z starts with zero weights: until the posterior has learned anything, it is only noise.
+        self.z_proj = Conv2d(z_chans, coarse, 1)
+        nn.init.zeros_(self.z_proj.weight)
+        self.levels = make_levels(coarse, levels - 1)
+        self.out_block = nn.Sequential(conv_block(coarse + fine, fine), conv_block(fine, fine))
 
-    def from_first_frame(self, feature: Tensor, pose_feature: Tensor) -> Tensor:
-        """The share of the first frame and its pose in the first layer, `(N, out_chans, h, w)`."""
-        _, weight, _ = self.enter[0][0].weight.split(self.inputs, dim=1)
+    def reference_features(self, feature: Tensor, pose_feature: Tensor) -> Tensor:
+        """The share of the reference frame and its pose in the first layer, `(N, out_chans, h, w)`."""
+        _, weight, _ = self.in_block[0][0].weight.split(self.inputs, dim=1)
         return conv2d(torch.cat([feature, pose_feature], dim=1), weight, padding=1)
 
-    def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor, from_first: Tensor) -> Tensor:
-        (conv, *norm), second = self.enter
+    def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor, reference: Tensor) -> Tensor:
+        (conv, *norm), second = self.in_block
         of_frame, _, of_pose = conv.weight.split(self.inputs, dim=1)
         weight = torch.cat([of_frame, of_pose], dim=1)
-        x = conv2d(torch.cat([frame_feature, pose_feature], dim=1), weight, conv.bias, padding=1) + from_first
+        x = conv2d(torch.cat([frame_feature, pose_feature], dim=1), weight, conv.bias, padding=1) + reference
         for layer in norm:
             x = layer(x)
         skip = second(x)
-        x = self.deep(self.down(skip) + self.inject(z))
+        x = self.levels(self.down(skip) + self.z_proj(z))
         x = interpolate(x, skip.shape[-2:])
-        return self.leave(torch.cat([x, skip], dim=1))
+        return self.out_block(torch.cat([x, skip], dim=1))
 
 
 class Generator(nn.Module):
-    """The fused feature and the first frame -> the next frame `(N, output_nc, H, W)`.
+    """Fused feature `(N, input_nc, h, w)` and reference frame -> next frame `(N, output_nc, H, W)`.
 
-    The frame is painted and blended over the first frame by a mask, which is learned with it: what does not
-    move is copied exactly. The mask starts near 0.5, because the gradient of a mask of 0 vanishes.
+    A learned mask blends the output over the reference frame, so a static background is copied exactly.
     """
 
-    def __init__(self, input_nc: int, output_nc: int, bounded: bool, fold: int = 2):
+    def __init__(self, input_nc: int, output_nc: int, bounded: bool, patch_size: int = 2):
         super().__init__()
-        self.paint = Conv2d(input_nc, fold**2 * (output_nc + 1), 3, padding=1)
-        self.bounded, self.fold = bounded, fold
+        self.to_pixels = Conv2d(input_nc, patch_size**2 * (output_nc + 1), 3, padding=1)
+        self.bounded, self.patch_size = bounded, patch_size
 
-    def forward(self, fused: Tensor, first_frame: Tensor) -> Tensor:
-        height, width = first_frame.shape[-2:]
-        sheet = nn.functional.pixel_shuffle(self.paint(fused), self.fold)[..., :height, :width]
-        painted, mask = sheet[:, :-1], sheet[:, -1:].sigmoid()
+    def forward(self, fused: Tensor, reference_frame: Tensor) -> Tensor:
+        height, width = reference_frame.shape[-2:]
+        pixels = nn.functional.pixel_shuffle(self.to_pixels(fused), self.patch_size)[..., :height, :width]
+        image, mask = pixels[:, :-1], pixels[:, -1:].sigmoid()
         if self.bounded:
-            painted = painted.sigmoid()
-        return mask * painted + (1 - mask) * first_frame
+            image = image.sigmoid()
+        return mask * image + (1 - mask) * reference_frame
 
 
 def build(
-    F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str, fold: int, scales: int
+    F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str, patch_size: int, unet_levels: int
 ) -> tuple[nn.Module, ...]:
     """The five networks, in the order of `VAE_Model`; `output` "sigmoid": frames in (0, 1)."""
     return (
-        RGB_Encoder(3, F_dim, fold),
-        Label_Encoder(3, L_dim, fold),
-        Gaussian_Predictor(F_dim + L_dim, N_dim, fold),
-        Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim, scales),
-        Generator(D_out_dim, 3, output == "sigmoid", fold),
+        RGB_Encoder(3, F_dim, patch_size),
+        Label_Encoder(3, L_dim, patch_size),
+        Gaussian_Predictor(F_dim + L_dim, N_dim, patch_size),
+        Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim, unet_levels),
+        Generator(D_out_dim, 3, output == "sigmoid", patch_size),
     )

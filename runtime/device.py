@@ -2,118 +2,89 @@
 
 import ctypes
 import os
-import re
-import subprocess
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from runtime import distributed
-from runtime.cli import UserError
+from . import distributed
+from .cli import UserError, log
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-HIDDEN = ("", "-1", "NoDevFiles")  # values of it by which a user hides all GPUs
-ALGORITHMS_TO_TRY = 4  # for each convolution, in the order in which cuDNN expects them to be fast
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
+HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide all GPUs
+CUDNN_TRIALS = 4  # algorithms that cuDNN times for each convolution
 
 
-def select_device(args) -> torch.device:
-    """The device of this process, which becomes the current one; prints what was decided.
-
-    `--device` names a kind of device or one device; each of several processes has a GPU of its own.
+def select_device(name: str | None, gpu: int) -> torch.device:
+    """The device of this process by `--device` and `--gpu`, which becomes the current one.
 
     Raises:
         UserError: no such device; or a GPU that torch cannot use, unless the CPU was asked for.
     """
-    available, wanted = _available(), _parse(args.device)
-    if args.gpu == 0 and wanted is None:
-        print("--gpu 0: running on the CPU")
+    available, wanted = _num_available(), _parse(name)
+    if gpu == 0 and wanted is None:
+        log("--gpu 0: running on the CPU")
         return torch.device("cpu")
     if wanted is not None and wanted.type == "cpu":
         return wanted
     if not available:
         if reason := _why_unusable():
-            raise UserError(
-                f"torch cannot use the GPU of this machine ({reason}); --device cpu does without it"
-            )
+            raise UserError(f"torch cannot use the GPU of this machine ({reason}); or give --device cpu")
         if wanted is not None:
-            raise UserError(f"--device {args.device}: no CUDA device found; leave the flag out for the CPU")
-        print("no CUDA device found: running on the CPU")
+            raise UserError(f"--device {name}: no CUDA device found; leave the flag out for the CPU")
+        log("no CUDA device found: running on the CPU")
         return torch.device("cpu")
-    index = _index(args, wanted, available)
-    _check_capability(index)
-    torch.cuda.set_device(index)
-    # Pictures and batches keep their sizes for long, so the search for a fast algorithm pays, if it is short.
+    device = torch.device("cuda", _index(wanted, available))
+    torch.cuda.set_device(device)
+    try:
+        torch.ones(1, device=device)
+    except RuntimeError as error:  # torch has no code for this GPU
+        gpu, reason = torch.cuda.get_device_name(device), str(error).strip().split("\n")[0]
+        remedy = "install a torch for it, or give --device cpu"
+        raise UserError(f"torch cannot use the {gpu} ({reason}); {remedy}") from None
+    # Shapes rarely change, so a short search for fast algorithms pays.
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = ALGORITHMS_TO_TRY
-    return torch.device("cuda", index)
+    torch.backends.cudnn.benchmark_limit = CUDNN_TRIALS
+    return device
 
 
-def _index(args, wanted: torch.device | None, available: int) -> int:
+def _index(wanted: torch.device | None, available: int) -> int:
     """The number of this process's GPU."""
     if wanted is not None and wanted.index is not None:
         if distributed.local_world_size() > 1:
-            raise UserError(f"--device {args.device}: each process has a GPU of its own; give --device cuda")
+            raise UserError(f"--device {wanted}: each process has a GPU of its own; give --device cuda")
         if wanted.index >= available:
-            raise UserError(f"--device {args.device}: there are {available} CUDA devices, counted from 0")
+            raise UserError(f"--device {wanted}: there are {available} CUDA devices, counted from 0")
         return wanted.index
     index = distributed.local_rank()
-    if available == 1 and VISIBLE in os.environ:  # a scheduler has shown each process a GPU of its own
+    if available == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:  # a scheduler shows each process its GPU
         return 0
     if index >= available:
-        raise UserError(
-            f"process {index} of this machine: there are {available} CUDA devices, counted from 0"
-        )
+        raise UserError(f"process {index} of this machine has no GPU: there are {available}")
     return index
 
 
 def _why_unusable() -> str | None:
-    """Torch's own reason for not using the NVIDIA GPU of this machine; None if there is no GPU to use."""
-    if os.environ.get(VISIBLE) in HIDDEN or not _has_nvidia_gpu():
+    """Torch's reason for not using the NVIDIA GPU of this machine; None if there is no GPU to use."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN or not Path("/dev/nvidia0").exists():
         return None
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().split("\n")[0]
-    return "it counts no device"
+    return "torch reports no CUDA devices"
 
 
-def _has_nvidia_gpu() -> bool:
-    if Path("/dev/nvidia0").exists():
-        return True
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listed.returncode == 0 and b"GPU" in listed.stdout
-
-
-def _check_capability(index: int) -> None:
-    """Refuse a GPU that torch has no code for; code runs on later GPUs of a generation, PTX on all later."""
-    capability, architectures = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
-    for name in architectures:
-        kind, major, minor = re.match(r"(\w+?)_(\d+)(\d)", name).groups()
-        code = int(major), int(minor)
-        if code <= capability and (kind == "compute" or code[0] == capability[0]):
-            return
-    if architectures:
-        has = f"compute capability {'.'.join(map(str, capability))}, and torch has code for "
-        remedy = "install a torch for it, or give --device cpu"
-        raise UserError(f"{torch.cuda.get_device_name(index)} has {has}{', '.join(architectures)}; {remedy}")
-
-
-def gpu_count(args) -> int:
-    """The number of GPUs of this machine to use, by `--gpu` and `--device`; prints if there are fewer."""
-    wanted, available = _parse(args.device), _available()
-    if not available or args.gpu < 2 or (wanted and (wanted.type == "cpu" or wanted.index is not None)):
+def num_gpus(name: str | None, gpu: int) -> int:
+    """Number of GPUs of this machine to use, by `--device` and `--gpu`."""
+    wanted, available = _parse(name), _num_available()
+    if not available or gpu < 2 or (wanted and (wanted.type == "cpu" or wanted.index is not None)):
         return 1
-    if args.gpu > available:
-        print(f"--gpu {args.gpu}: {available} found, using {available}")
-    return min(args.gpu, available)
+    if gpu > available:
+        log(f"--gpu {gpu}: {available} found, using {available}")
+    return min(gpu, available)
 
 
-def _available() -> int:
+def _num_available() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
@@ -129,59 +100,59 @@ def _parse(name: str | None) -> torch.device | None:
     return device
 
 
-def on_device(model: nn.Module, args, device: torch.device) -> nn.Module:
-    """Move a model to a device, its weights in the memory order that is fastest there.
+def to_device(model: nn.Module, arch: str, device: torch.device) -> nn.Module:
+    """Move a model to a device, with its weights in the memory format that is fastest there.
 
-    That is channels last, with two exceptions. GroupNorm of few channels a group, of the `unet` architecture,
-    is several times slower on CPUs if channels are last; and GPUs before compute capability 8.0 lack an
-    algorithm for depthwise convolutions.
-
-    Args:
-        args: `arch`.
+    That is channels last, except for `unet` on CPUs, where GroupNorm of few channels per group is several
+    times slower, and for GPUs before compute capability 8.0, which lack depthwise convolutions for it.
     """
     on_cuda = device.type == "cuda"
-    contiguous = torch.cuda.get_device_capability(device) < (8, 0) if on_cuda else args.arch == "unet"
+    contiguous = torch.cuda.get_device_capability(device) < (8, 0) if on_cuda else arch == "unet"
     return model.to(device, memory_format=torch.contiguous_format if contiguous else torch.channels_last)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context of a computation; `precision` as of `resolved_precision`.
-
-    On CPUs with bf16 instructions a step of the `lab` architecture takes half the time of fp32; on CPUs
-    without them, bf16 is slower.
-    """
-    dtype = DTYPES[resolved_precision(precision, device)]
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    """The context of a computation in bf16 or fp32; `precision` as in `resolve_precision`."""
+    enabled = resolve_precision(precision, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def resolved_precision(precision: str, device: torch.device) -> str:
-    """ "bf16", "fp16" or "fp32"; for "auto" bf16 where the hardware has it, else fp16 on GPUs."""
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "bf16" or "fp32"; "auto" is bf16 where the hardware has it, because it is slower elsewhere."""
     if precision != "auto":
         return precision
-    if _has_bf16(device):
-        return "bf16"
-    return "fp16" if device.type == "cuda" else "fp32"
+    return "bf16" if _has_bf16(device) else "fp32"
 
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch.cpu.get_capabilities is newer than the oldest torch that this runs on.
-    if hasattr(torch.cpu, "get_capabilities"):
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.7
         has = torch.cpu.get_capabilities()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
-def keep_pages() -> None:
-    """Have glibc keep freed memory, instead of returning it to the system after each training step.
+def num_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    A step allocates and frees hundreds of megabytes, and page faults on new memory cost up to half of the
-    time. Without `mallopt` in the C library, nothing happens.
+
+def set_threads(wanted: int | None) -> None:
+    """Set torch's number of threads on the CPU: `wanted`, or as many as the load average leaves cores free.
+
+    The threads of a step wait for each other busily: two runs with more threads than cores are several times
+    slower than with one thread each.
     """
+    load = int(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    torch.set_num_threads(wanted or max(1, min(torch.get_num_threads(), num_cores() - load)))
+
+
+def tune_malloc() -> None:
+    """Have glibc keep freed memory, because page faults on new memory take up to half of a step's time."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
+    except (AttributeError, OSError, TypeError):  # another C library
         return
     trim_threshold, mmap_max = -1, -4
     mallopt(trim_threshold, 2**31 - 1)

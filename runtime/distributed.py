@@ -1,7 +1,7 @@
-"""Several processes that share a run, started by torchrun; a single process is rank 0 of 1.
+"""Data parallelism over processes that torchrun starts; a single process is rank 0 of 1.
 
-All ranks draw the same random numbers for the whole step, and each takes its own part of them: a step of N
-ranks equals a step of one rank with N times the batch, and a checkpoint continues with any number of ranks.
+All ranks draw the same random numbers for the whole step and take their own part: a step of N ranks equals
+a step of one rank with N times the batch, and a checkpoint continues with any number of ranks.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from runtime import cli
 
-# The time that other ranks wait for rank 0 to decode a dataset, or to validate.
+# Other ranks wait while rank 0 decodes the dataset or validates.
 TIMEOUT = timedelta(hours=1)
 
 
@@ -27,7 +27,7 @@ def is_launched() -> bool:
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine; other programs than torchrun may set it, too."""
+    """The number of this process on its machine; other launchers than torchrun may set LOCAL_RANK, too."""
     return int(os.environ.get("LOCAL_RANK", 0)) if is_launched() else 0
 
 
@@ -47,12 +47,7 @@ def world_size() -> int:
 
 
 def launch(count: int, script: str, argv: list[str]) -> None:
-    """Run a script in `count` processes on this machine; returns if all end well.
-
-    Raises:
-        SystemExit: with the exit code of the process that failed first, which has printed the reason.
-        Stopped: by a signal.
-    """
+    """Run a script in `count` processes on this machine; exits like the process that failed first."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -64,22 +59,16 @@ def launch(count: int, script: str, argv: list[str]) -> None:
         _, failure = error.get_first_failure()
         raise SystemExit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from None
     except SignalException as stop:
-        cli.ignore_signals()  # torchrun's handlers raise again
+        cli.ignore_signals()  # torchrun's handlers would raise again
         raise cli.Stopped(stop.sigval) from None
 
 
 @contextlib.contextmanager
 def group() -> Iterator[None]:
-    """The connection between the ranks, if torchrun started them; only rank 0 prints.
-
-    Raises:
-        UserError: another rank has ended.
-    """
+    """The process group of the ranks, if torchrun started them; only rank 0 prints."""
     if not is_launched():
         yield
         return
-    # A thread of gloo that asks for the interpreter while this ends aborts the process.
-    cli.end_at_once()
     dist.init_process_group(timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         if rank():
@@ -91,9 +80,7 @@ def group() -> Iterator[None]:
         except RuntimeError as error:
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
-            raise cli.UserError(
-                "lost the other processes; the line of the first that ended says why"
-            ) from None
+            raise cli.UserError("lost the other ranks; the first that ended says why") from None
         dist.destroy_process_group()
 
 
@@ -108,38 +95,44 @@ def local_rank_0_first() -> Iterator[None]:
 
 
 def check_same(values: list, what: str) -> None:
-    """Refuse to share a run between ranks that have other values than rank 0, which would wait for ever.
-
-    Raises:
-        UserError: on a rank that differs.
-    """
+    """Raise a `UserError` on a rank that has other values than rank 0, which would wait forever."""
     if world_size() == 1:
         return
-    of_ranks: list = [None] * world_size()
-    dist.all_gather_object(of_ranks, values)
-    if values != of_ranks[0]:
-        counts = f"{len(values)} instead of {len(of_ranks[0])}"
+    by_rank: list = [None] * world_size()
+    dist.all_gather_object(by_rank, values)
+    if values != by_rank[0]:
+        counts = f"{len(values)} instead of {len(by_rank[0])}"
         raise cli.UserError(f"other {what} than on rank 0 ({counts}); give all machines the same data")
 
 
-def data_parallel(model: nn.Module, device: torch.device) -> nn.Module | None:
-    """The model wrapped to average gradients over the ranks; None for a single rank."""
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model, wrapped to average gradients over the ranks if there are several.
+
+    On CUDA, BatchNorm then normalizes over the batches of all ranks; torch has this nowhere else.
+    """
     if world_size() == 1:
-        return None
+        return model
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return nn.parallel.DistributedDataParallel(
         model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
     )
 
 
-def sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Have BatchNorm normalize by the pictures of all ranks; torch has this on CUDA alone."""
-    if world_size() == 1 or device.type != "cuda":
-        return model
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+def all_gather(*tensors: Tensor) -> list[Tensor]:
+    """Each tensor concatenated over the ranks, along its first dimension; without gradients."""
+    if world_size() == 1:
+        return [tensor.detach() for tensor in tensors]
+    gathered = []
+    for tensor in tensors:
+        parts = [torch.empty_like(tensor) for _ in range(world_size())]
+        dist.all_gather(parts, tensor.detach().contiguous())
+        gathered.append(torch.cat(parts))
+    return gathered
 
 
 def all_mean(values: Tensor) -> Tensor:
-    """The mean over the ranks of a tensor that each of them has."""
+    """The mean of a tensor over the ranks."""
     if world_size() == 1:
         return values
     total = values.clone()
@@ -147,7 +140,7 @@ def all_mean(values: Tensor) -> Tensor:
     return total / world_size()
 
 
-def broadcast_from_0(value: float, device: torch.device) -> float:
+def broadcast(value: float, device: torch.device) -> float:
     """Rank 0's value, on all ranks: clocks differ, and decisions that depend on them must not."""
     if world_size() == 1:
         return value
@@ -156,11 +149,7 @@ def broadcast_from_0(value: float, device: torch.device) -> float:
     return tensor.item()
 
 
-def draw(random: Callable[..., Tensor], count: int, *shape: int, device: torch.device) -> Tensor:
-    """This rank's `(count, *shape)` of the random numbers that are drawn for all ranks.
-
-    Args:
-        random: torch.rand or torch.randn.
-    """
-    drawn = random(world_size() * count, *shape, device=device)
-    return drawn[rank() * count :][:count]
+def draw(random: Callable[..., Tensor], batch_size: int, *shape: int, device: torch.device) -> Tensor:
+    """This rank's `(batch_size, *shape)` of the numbers that `random` (torch.rand or randn) draws for all."""
+    drawn = random(world_size() * batch_size, *shape, device=device)
+    return drawn[rank() * batch_size :][:batch_size]

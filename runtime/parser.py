@@ -1,44 +1,43 @@
-"""A command line that answers a mistake with one line: its flags, and the types of their values."""
+"""Command lines: flags declared as data, checked values, and errors of one line."""
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import sys
 
-from runtime.cli import USER_MISTAKE, complain
+from .cli import USER_ERROR, print_error
+
+REQUIRED = object()
+MAX_INT = 2**40
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that answers a mistake with one line, and lists defaults in its help."""
+    """An ArgumentParser that reports an error in one line, and knows the former names of renamed flags."""
 
-    def __init__(self, **settings):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
+    def __init__(self, renamed: dict[str, str] | None = None, **settings):
+        super().__init__(**settings)
+        self.renamed = renamed or {}
+
+    def parse_known_args(self, args=None, namespace=None):
+        for word in sys.argv[1:] if args is None else args:
+            name = word.partition("=")[0]
+            if name in self.renamed:
+                self.error(f"{name} is now {self.renamed[name]}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
-        complain(f"{message} (--help lists all flags)")
-        raise SystemExit(USER_MISTAKE)
+        print_error(f"{message} (--help lists all flags)")
+        raise SystemExit(USER_ERROR)
 
 
-REQUIRED = object()
-LARGEST = 2**40  # of a whole number, unless a flag has a limit of its own
-
-
-@dataclass(frozen=True)
 class Flag:
-    """One flag: its name, its default (None: no value), its help, and what else argparse wants to know."""
+    """One flag: name, default (None: no value), help, and the settings of argparse's `add_argument`."""
 
-    name: str
-    default: object
-    help: str
-    settings: dict = field(default_factory=dict)
-
-    @property
-    def dest(self) -> str:
-        """Its name as an attribute."""
-        return self.name.lstrip("-")
+    def __init__(self, name: str, default: object, help: str, **settings):
+        self.name, self.default, self.help, self.settings = name, default, help, settings
+        self.dest = name.lstrip("-")
 
     @property
     def default_text(self) -> str:
-        """The default as people read it; empty where there is none."""
+        """The default, for people; empty if there is none."""
         if self.default is REQUIRED or self.default is None:
             return "required" if self.default is REQUIRED else ""
         if isinstance(self.default, bool):
@@ -46,82 +45,48 @@ class Flag:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def add_to(self, group) -> None:
-        """Declare it; absent from what the parser returns where it is not on the command line."""
+        """Declare it. A flag that is not on the command line is absent from the parsed namespace."""
         note = f" (default: {self.default_text})" if self.default_text not in ("", "required") else ""
         settings = {"default": argparse.SUPPRESS, "help": self.help + note, **self.settings}
         group.add_argument(self.name, required=self.default is REQUIRED, **settings)
 
-    def accepts(self, value: object) -> bool:
-        """Whether a value from a file is one that the command line could have given."""
-        if value is None:
-            return self.default is None
-        if isinstance(self.default, bool):
-            return isinstance(value, bool)
-        if "choices" in self.settings:
-            return value in self.settings["choices"]
-        if type(value) not in (int, float, str):
-            return False
-        try:
-            return self.settings["type"](str(value)) == value
-        except (ValueError, argparse.ArgumentTypeError):
-            return False
 
-    def table_row(self) -> str:
-        """Its row in a Markdown table: name and choices, default, help."""
-        choices = "".join(f" `{choice}`" for choice in self.settings.get("choices", ()))
-        help = self.help.replace("%%", "%")  # argparse needs it doubled
-        return f"| `{self.name}`{choices} | {self.default_text} | {help} |"
-
-
-def value(name: str, kind, default, help: str) -> Flag:
-    """A flag with a value of a kind, which converts and checks its text."""
-    return Flag(name, default, help, {"type": kind})
-
-
-def choice(name: str, choices: Iterable[str], default: str, help: str) -> Flag:
-    """A flag with one of some values."""
-    return Flag(name, default, help, {"choices": list(choices)})
-
-
-def switch(name: str, help: str) -> Flag:
-    """A flag that is off unless it is given."""
-    return Flag(name, False, help, {"action": "store_true"})
-
-
-def whole(least: int, most: int = LARGEST):
-    """An argparse type: a whole number from `least` to `most`."""
+def int_range(minimum: int, maximum: int = MAX_INT):
+    """An argparse type: an integer in [minimum, maximum]."""
 
     def integer(text: str) -> int:
         value = int(text)
-        if not least <= value <= most:
-            bound = f"at least {least}" if value < least else f"at most {most}"
+        if not minimum <= value <= maximum:
+            bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
             raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
         return value
 
     return integer
 
 
-def real(least: float, most: float = float("inf"), above: bool = False):
-    """An argparse type: a number in [least, most], or in (least, most] with `above`."""
+def float_range(minimum: float, maximum: float = float("inf"), exclusive: bool = False):
+    """An argparse type: a finite number in [minimum, maximum], or in (minimum, maximum] if `exclusive`."""
 
     def number(text: str) -> float:
         value = float(text)
-        if not least <= value <= most or (above and value == least) or value == float("inf"):
-            bounds = f"{'above' if above else 'at least'} {least:g}"
-            bounds += "" if most == float("inf") else f" and at most {most:g}"
+        if not minimum <= value <= maximum or (exclusive and value == minimum) or value == float("inf"):
+            bounds = f"{'above' if exclusive else 'at least'} {minimum:g}"
+            bounds += "" if maximum == float("inf") else f" and at most {maximum:g}"
             raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
         return value
 
     return number
 
 
-def subset(names: tuple[str, ...]):
-    """An argparse type: some of `names`, separated by commas, or "none"."""
+def subset(names: tuple[str, ...], renamed: dict[str, str]):
+    """An argparse type: a comma-separated subset of `names`, or "none"; `renamed` has former names."""
 
     def selection(text: str) -> str:
         for name in text.split(",") if text != "none" else ():
+            if name in renamed:
+                raise argparse.ArgumentTypeError(f"{name!r} is now {renamed[name]!r}")
             if name not in names:
-                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(names)}; or give `none`")
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(names)}, or `none`")
         return text
 
     return selection

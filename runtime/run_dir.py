@@ -1,4 +1,4 @@
-"""The folder that a script writes to."""
+"""The folder that a script writes to: its lock, and what a training run leaves in it."""
 
 import contextlib
 import os
@@ -7,31 +7,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from . import files
+from .cli import UserError, log
 
-from runtime import files
-from runtime.cli import UserError
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LOCK = ".lock"
-# What a training run writes. The first three patterns show that a run is there.
+# What a training run writes. The first three patterns identify a run.
 RUN_FILES = (
-    "last.ckpt", "*.ckpt", "history.csv", "args.json", "tensorboard/events*", "losses.png", "schedules.png",
+    "*.ckpt", "history.csv", "args.json", "tensorboard/events*", "losses.png", "schedules.png",
     "val_*.png", "val_*.csv", "val_*.gif",
 )  # fmt: skip
-SPLITS = ("train", "val", "test")
 
 
 def make_writable(folder: Path, dataset: Path) -> None:
-    """Make a folder, and see that files can be written in it.
-
-    Args:
-        dataset: the dataset's folder.
-
-    Raises:
-        OSError: it cannot be made or written.
-        UserError: it lies among the pictures of the dataset.
-    """
-    for split in SPLITS:
+    """Create the folder, and raise an error if it cannot be written or lies inside a split of the dataset."""
+    for split in ("train", "val", "test"):
         if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(dataset / split)):
             raise UserError(f"{folder}: lies in {dataset / split}, the dataset; give another --save_root")
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,24 +34,18 @@ def make_writable(folder: Path, dataset: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep the folder for this process, until the block or the process ends, and tidy it.
-
-    Raises:
-        UserError: another process has it.
-    """
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        remedy = "wait for its end, or give another --save_root"
-        raise UserError(f"{folder}: another training run writes to it; {remedy}") from None
-    except NotImplementedError:
-        print(f"{folder}: this file system has no locks, so see that no other run writes to it")
-    try:
+    """Lock the folder until the block or the process ends, and remove unfinished files."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "wait until it ends, or give another --save_root"
+            raise UserError(f"{folder}: another training run writes to it; {remedy}") from None
+        except OSError:
+            log(f"{folder}: this file system has no locks; make sure that no other run writes to it")
         files.remove_unfinished(folder)
         yield
-    finally:
-        lock.release()
 
 
 def tidy(folder: Path) -> None:
@@ -69,40 +57,24 @@ def tidy(folder: Path) -> None:
         pass
 
 
-def check_holds_no_run(folder: Path) -> None:
-    """Refuse a folder that holds a training run, so that a new run does not mix with it.
-
-    Raises:
-        UserError: there is a run in it.
-    """
+def check_empty(folder: Path) -> None:
+    """Raise a `UserError` if the folder holds a training run."""
     if any(path for pattern in RUN_FILES[:3] for path in folder.glob(pattern)):
-        raise UserError(
-            f"{folder}: holds a run; --resume continues it, --overwrite deletes it, "
-            "another --save_root leaves it alone"
-        )
+        remedy = "--resume continues it, --overwrite deletes it; or give another --save_root"
+        raise UserError(f"{folder}: holds a run; {remedy}")
 
 
 def delete_run(folder: Path, keep: Path | None) -> None:
-    """Delete all that a training run wrote, except the file `keep`, however its path is spelled."""
+    """Delete everything that a training run wrote, except the file `keep`."""
     for path in [path for pattern in RUN_FILES for path in folder.glob(pattern)]:
-        if not (keep and path.exists() and _is_same_entry(path, keep)):
+        # Checkpoints are hard links of each other, so the resolved names count.
+        if not keep or os.path.realpath(path) != os.path.realpath(keep):
             path.unlink(missing_ok=True)
 
 
-def _is_same_entry(path: Path, other: Path) -> bool:
-    # Checkpoints are hard links of each other, so that the file alone does not tell.
-    same_name = path.name.casefold() == Path(os.path.realpath(other)).name.casefold()
-    return same_name and path.samefile(other)
-
-
-def how_to_continue(args, rows: list[dict]) -> str:
-    """For a run that was stopped: what is saved, and the command that continues it.
-
-    Args:
-        rows: of the finished epochs.
-    """
+def how_to_resume(args, rows: list[dict]) -> str:
+    """What a stopped run has saved, and the command that continues it; `rows` of the finished epochs."""
     if not rows:
-        return "no epoch was finished, so nothing is lost: start again with the same command"
+        return "no epoch was finished: start again with the same command"
     command = ["python", "Trainer.py", "--DR", str(args.DR), "--save_root", str(args.save_root), "--resume"]
-    epoch = rows[-1]["epoch"]
-    return f"epoch {epoch} is the last finished one, and saved; continue with: {shlex.join(command)}"
+    return f"epoch {rows[-1]['epoch']} is saved; continue with: {shlex.join(command)}"

@@ -1,10 +1,11 @@
+import shutil
 import signal
 
 import pytest
 import torch
 
 from runtime import cli
-from tests.helpers import SMALL_RUN, assert_succeeds, run_script, write_dataset
+from tests.helpers import SMALL_RUN, assert_succeeds, draw_nothing, run_script, write_dataset
 
 torch.set_num_threads(1)  # the tests run side by side
 # As in a terminal, and not as under nohup.
@@ -24,6 +25,12 @@ def dataset(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
+@pytest.fixture
+def data(dataset, tmp_path):
+    """A copy of the dataset, to be damaged."""
+    return shutil.copytree(dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".frame_cache"))
+
+
 @pytest.fixture(scope="session")
 def finished_run(dataset, tmp_path_factory):
     """The folder of a training run of two epochs, which no test changes, and what it printed."""
@@ -33,3 +40,15 @@ def finished_run(dataset, tmp_path_factory):
     )
     assert_succeeds(done)
     return folder, done
+
+
+@pytest.fixture(scope="session")
+def ckpt(finished_run):
+    """The last checkpoint of `finished_run`."""
+    return finished_run[0] / "last.ckpt"
+
+
+@pytest.fixture
+def no_images(monkeypatch):
+    """Draw no GIFs and plots, in this process and its copies."""
+    draw_nothing(monkeypatch.setattr)

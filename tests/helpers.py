@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+import utils
+
 ROOT = Path(__file__).parent.parent
 LAB_FORMAT_KEYS = {"state_dict", "optimizer", "lr", "tfr", "last_epoch"}
 SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
-LONGEST = 300  # seconds for a script to end
-FORKS = sys.platform == "linux"  # elsewhere a copy of a process that has loaded torch may fail
+MAX_SECONDS = 300  # for a script to end
+FORKS = sys.platform == "linux"  # elsewhere a fork of a process that has loaded torch may fail
 
 # A model and clips so small that an epoch takes a moment.
 SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
@@ -52,17 +54,17 @@ def random_uint8_clips(**settings):
 
 
 def write_pictures(folder: Path, count: int, seed=0, size=(2 * WIDTH, 2 * HEIGHT), numbers=None):
-    """Smoothly changing RGB pictures, `frame000000.png` and on."""
+    """Smoothly changing RGB images, `frame000000.png` and on."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    ground = rng.integers(60, 200, (3, 4, 3), dtype=np.uint8)
+    colours = rng.integers(60, 200, (3, 4, 3), dtype=np.uint8)
     for index, number in enumerate(numbers if numbers is not None else range(count)):
-        picture = Image.fromarray(np.roll(ground, index, axis=1)).resize(size)
-        picture.save(folder / f"frame{number:06d}.png")
+        image = Image.fromarray(np.roll(colours, index, axis=1)).resize(size)
+        image.save(folder / f"frame{number:06d}.png")
 
 
 def write_dataset(root: Path, train=24, val=6, test=6, sequences=2, truth=True, **settings) -> Path:
-    """A dataset folder (docs/contract.md, "Data")."""
+    """A dataset folder (docs/compatibility.md, "Data")."""
     for seed, kind in enumerate(("img", "label")):
         write_pictures(root / "train" / f"train_{kind}", train, seed, **settings)
         write_pictures(root / "val" / f"val_{kind}", val, seed + 2, **settings)
@@ -74,13 +76,19 @@ def write_dataset(root: Path, train=24, val=6, test=6, sequences=2, truth=True, 
     return root
 
 
+def draw_nothing(set_attribute=setattr) -> None:
+    """Replace GIFs and plots by short texts: they take most of the time of so small a run."""
+    for name in ("save_gif", *(name for name in dir(utils) if name.startswith("plot_"))):
+        set_attribute(utils, name, lambda path, *_: path.write_text("an image"))
+
+
 def one_thread() -> dict:
-    """An environment in which a script does not compete with the other tests for the processor."""
+    """An environment in which a script uses one thread, because tests run side by side."""
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def start(function: Callable[[], object], output: int | None = None, errors: int | None = None) -> int:
-    """Call a function in a copy of this process; returns the number of the new process.
+    """Call a function in a forked copy of this process; returns its process id.
 
     Args:
         output, errors: file descriptors of its standard output and standard error; nowhere if not given.
@@ -105,7 +113,7 @@ def start(function: Callable[[], object], output: int | None = None, errors: int
         os._exit(code)
 
 
-def wait(child: int, seconds: float = LONGEST) -> int:
+def wait(child: int, seconds: float = MAX_SECONDS) -> int:
     """The exit code of a process, when it has ended; -N after signal N.
 
     Raises:
@@ -124,7 +132,7 @@ def wait(child: int, seconds: float = LONGEST) -> int:
 
 @functools.cache
 def load_libraries() -> None:
-    """Train and render a moment, because much is loaded when it is first used: not again in each copy."""
+    """Train and render briefly, so that copies of this process need not load what is loaded on first use."""
     import Tester
     import Trainer
 
@@ -135,32 +143,35 @@ def load_libraries() -> None:
         Tester.main([*shared, "--ckpt_path", str(root / "run" / "last.ckpt"), "--mp4"])
 
 
-def run_script(name: str, *arguments, preexec_fn=None, cwd=None) -> subprocess.CompletedProcess:
-    """Run Trainer.py, Tester.py or a tool as a user does; output is text.
-
-    The script's file is executed in a copy of this process, which has loaded the libraries already.
+def start_script(name: str, *arguments, output=None, errors=None, preexec_fn=None, cwd=None) -> int:
+    """Run Trainer.py, Tester.py or a tool in a copy of this process, which has loaded the libraries.
 
     Args:
+        output, errors: see `start`.
         preexec_fn: called before, in the copy.
         cwd: its current folder.
     """
-    command = [str(ROOT / name), *map(str, arguments)]
-    if not FORKS:
-        settings = {"capture_output": True, "text": True, "timeout": LONGEST, "env": one_thread()}
-        settings |= {"preexec_fn": preexec_fn, "cwd": cwd, "check": False}
-        return subprocess.run([sys.executable, *command], **settings)
-
     load_libraries()
 
     def execute() -> None:
         os.chdir(cwd or os.curdir)
-        sys.argv = command
+        sys.argv = [str(ROOT / name), *map(str, arguments)]
         if preexec_fn:
             preexec_fn()
-        runpy.run_path(command[0], run_name="__main__")
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
+    return start(execute, output, errors)
+
+
+def run_script(name: str, *arguments, preexec_fn=None, cwd=None) -> subprocess.CompletedProcess:
+    """Run a script as a user does, to its end; output is text. See `start_script`."""
+    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
+    if not FORKS:
+        settings = {"preexec_fn": preexec_fn, "cwd": cwd, "timeout": MAX_SECONDS, "env": one_thread()}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        code = wait(start(execute, output.fileno(), errors.fileno()))
+        descriptors = {"output": output.fileno(), "errors": errors.fileno()}
+        code = wait(start_script(name, *arguments, **descriptors, preexec_fn=preexec_fn, cwd=cwd))
         texts = []
         for file in (output, errors):
             file.seek(0)

@@ -1,31 +1,30 @@
 """Runs that are killed while they write, and what their folders hold compared with undisturbed runs."""
 
 import csv
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import Trainer
-from tests.helpers import start, wait
-from training import checkpoint
+from tests.helpers import draw_nothing, start, wait
+from training import checkpoint, options
 
 WRITES = {"os.rename", "os.remove", "os.link", "os.mkdir"}
 TIMES = {"seconds", "clips_per_second"}
 
 
 def train(argv: list[str], folder: Path, kill_at: int | None = None, log: Path | None = None) -> int:
-    """Run Trainer.py's main in a child; returns its exit code.
+    """Run Trainer.py's main in a child, which draws nothing; returns its exit code.
 
     Args:
         kill_at: number of the write to `folder` before which the child is killed.
         log: file for a line about each write.
     """
-    return wait(start(lambda: (_watch(folder, kill_at, log), Trainer.main(argv))))
+    return wait(start(lambda: (draw_nothing(), _watch(folder, kill_at, log), Trainer.main(argv))))
 
 
 def _watch(folder: Path, kill_at: int | None, log: Path | None) -> None:
@@ -40,8 +39,7 @@ def _watch(folder: Path, kill_at: int | None, log: Path | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         count += 1
         if log:
-            names = [Path(str(a)).name for a in arguments[:2] if isinstance(a, (str, Path))]
-            log_file.write(f"{event} {' '.join(names)}\n")
+            log_file.write(f"{event} {arguments[0]}\n")
             log_file.flush()
 
     log_file = log.open("w") if log else None
@@ -49,25 +47,20 @@ def _watch(folder: Path, kill_at: int | None, log: Path | None) -> None:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What each file of a run holds, times apart."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {_name(path, folder): _READERS.get(path.suffix, _pixels)(path) for path in files}
-
-
-def _name(path: Path, folder: Path) -> str:
-    name = str(path.relative_to(folder))
-    return "events" if "tfevents" in name else name
+    """What each file of a run holds, and what TensorBoard shows of it, without times."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name]
+    held = {path.name: _READERS.get(path.suffix, Path.read_bytes)(path) for path in files}
+    return held | {"tensorboard": _curves(folder / "tensorboard")}
 
 
 def _checkpoint(path: Path):
-    stored = checkpoint.read(path)
-    rows = [{key: row[key] for key in row.keys() - TIMES} for row in stored["history"]["rows"]]
+    content = checkpoint.read(path)
+    rows = [{key: row[key] for key in row.keys() - TIMES} for row in content["history"]["rows"]]
     return {
-        "weights": [tensor.numpy().tobytes() for tensor in stored["state_dict"].values()],
-        "rng": stored["rng"]["cpu"].numpy().tobytes(),
+        "weights": [tensor.numpy().tobytes() for tensor in content["state_dict"].values()],
+        "rng": content["rng"]["cpu"].numpy().tobytes(),
         "history": rows,
-        "step": stored["step"],
-        "kept": stored["kept"],
+        "step": content["step"],
     }
 
 
@@ -76,15 +69,16 @@ def _table(path: Path):
         return [{key: row[key] for key in row.keys() - TIMES} for row in csv.DictReader(file)]
 
 
-def _pixels(path: Path):
-    if "tfevents" in path.name:
-        events = EventAccumulator(str(path)).Reload()
-        tags = [tag for tag in events.Tags()["scalars"] if tag not in TIMES]
-        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-    if path.suffix in (".png", ".gif"):
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB")).tobytes()
-    return None
+def _flags(path: Path):
+    flags = json.loads(path.read_text())
+    return {name: flags[name] for name in flags.keys() - options.NOT_INHERITED}
 
 
-_READERS = {".ckpt": _checkpoint, ".csv": _table}
+def _curves(folder: Path):
+    """The curves of all processes that have logged, each discarding what it logs anew."""
+    events = EventAccumulator(str(folder)).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag not in TIMES]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+_READERS = {".ckpt": _checkpoint, ".csv": _table, ".json": _flags}

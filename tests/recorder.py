@@ -1,25 +1,23 @@
-"""A recorder of graphs for tests without CUDA."""
+"""Graphs of tests without CUDA."""
 
-import torch
-
-from runtime.cuda_graph import Recorder
+from runtime.cuda_graph import Graphed
 
 
-class OnCPU(Recorder):
+class OnCPU(Graphed):
     """Remembers a function instead of recording it, and calls it instead of replaying.
 
     Attributes:
         recorded, replayed: how often.
     """
 
-    def __init__(self):
-        super().__init__(torch.device("cpu"))
+    def __init__(self, function):
+        super().__init__(function)
         self.recorded = self.replayed = 0
 
-    def warm_up(self, function):
+    def warm_up(self, device, function):
         function()
 
-    def record(self, function):
+    def record(self, device, function):
         self.recorded += 1
 
         def replay():
@@ -28,5 +26,5 @@ class OnCPU(Recorder):
 
         return replay
 
-    def synchronize(self):
+    def synchronize(self, device):
         pass

@@ -8,6 +8,7 @@ from PIL import Image
 
 import utils
 from Trainer import Generate_PSNR
+from training.history import COLUMNS
 
 
 @given(mse=st.floats(1e-6, 1.0))
@@ -26,14 +27,6 @@ def test_psnr_by_frame_clamps_and_is_always_finite():
     assert utils.psnr_by_frame(predicted, truth).tolist() == pytest.approx([100, 100, 100, 0])
 
 
-def test_psnr_of_a_video_is_the_mean_over_frames_not_over_pixels():
-    truth = torch.zeros(2, 3, 4, 4)
-    predicted = truth.clone()
-    predicted[0] += 0.1
-    predicted[1] += 0.01
-    assert utils.psnr_by_frame(predicted, truth).mean().item() == pytest.approx(30.0, abs=1e-3)
-
-
 def test_ssim_is_one_for_equal_frames_and_less_for_others():
     truth = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
     predicted = truth.clone()
@@ -50,7 +43,7 @@ def some_video(length=4, height=8, width=16):
 def test_comparison_shows_its_columns_side_by_side():
     poses, predicted, truth = (some_video() // scale for scale in (1, 2, 3))
     shown = utils.comparison(poses, predicted, truth)
-    assert shown.frames.shape == (4, 8, 4 * 16 + 3, 3) and shown.times == 12
+    assert shown.frames.shape == (4, 8, 4 * 16 + 3, 3) and shown.scale == 12
     assert np.array_equal(shown.frames[:, :, :16], poses)
     assert np.array_equal(shown.frames[:, :, 34:50], truth)
     assert list(shown.headings) == ["pose", "prediction", "truth", "error x2"]
@@ -62,7 +55,7 @@ def test_gif_has_all_frames_enlarged_under_their_headings_and_plays_for_ever(tmp
     video[:, :, :8] = (200, 30, 10)
     for t in range(4):
         video[t, t, 12] = 255
-    utils.save_gif(tmp_path / "a.gif", utils.film({"left": video, "right": video}))
+    utils.save_gif(tmp_path / "a.gif", utils.side_by_side({"left": video, "right": video}))
     with Image.open(tmp_path / "a.gif") as gif:
         assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (4, 50, 0)
         assert gif.size == (33 * 12, 8 * 12 + 18)
@@ -74,7 +67,7 @@ def test_gif_has_all_frames_enlarged_under_their_headings_and_plays_for_ever(tmp
 
 def test_mp4_is_read_back(tmp_path):
     video = np.broadcast_to(np.arange(0, 200, 40, dtype=np.uint8)[:, None, None, None], (5, 33, 65, 3))
-    utils.save_mp4(tmp_path / "a.mp4", [utils.film({"a": video}, named=False)])
+    utils.save_mp4(tmp_path / "a.mp4", [utils.side_by_side({"a": video}, has_headings=False)])
     read = iio.imread(tmp_path / "a.mp4", plugin="pyav")
     assert read.shape == (5, 98, 194, 3)
     assert np.abs(read.astype(int) - video[:, :1, :1]).max() < 12
@@ -82,12 +75,12 @@ def test_mp4_is_read_back(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
 def test_to_float_is_channel_first_in_zero_to_one(kind):
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
-    pictures.flags.writeable = kind is torch.from_numpy
-    floats = utils.to_float(kind(pictures))
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
+    images.flags.writeable = kind is torch.from_numpy
+    floats = utils.to_float(kind(images))
     assert floats.shape == (2, 3, 3, 4, 5) and floats.dtype == torch.float32
-    np.testing.assert_allclose(floats.numpy() * 255, pictures.transpose(0, 1, 4, 2, 3), atol=1e-4)
-    assert np.array_equal(utils.to_uint8(floats[0]), pictures[0])
+    np.testing.assert_allclose(floats.numpy() * 255, images.transpose(0, 1, 4, 2, 3), atol=1e-4)
+    assert np.array_equal(utils.to_uint8(floats[0]), images[0])
 
 
 def test_to_uint8_rounds_and_clamps():
@@ -95,13 +88,23 @@ def test_to_uint8_rounds_and_clamps():
     assert utils.to_uint8(video).tolist() == [[[[0, 128, 255]]]]
 
 
-def test_plots_are_drawn_for_one_epoch_and_for_many(tmp_path):
-    from training.history import COLUMNS
+@pytest.mark.parametrize("num_epochs", [1, 30])
+def test_plots_are_drawn(tmp_path, num_epochs):
+    rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(num_epochs)]
+    curves = {"last": [20.0] * num_epochs, "best": [21.0] * num_epochs}
+    plots = {utils.plot_losses: rows, utils.plot_schedules: rows, utils.plot_psnr_by_epoch: rows,
+             utils.plot_psnr_by_frame: curves}  # fmt: skip
+    for plot, values in plots.items():
+        plot(tmp_path / "a.png", values)
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.width > 600 and len(image.convert("L").getcolors()) > 10
+        (tmp_path / "a.png").unlink()
 
-    for count in (1, 30):
-        rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(count)]
-        for plot in (utils.plot_losses, utils.plot_schedules, utils.plot_psnr_by_epoch):
-            plot(rows, tmp_path / "a.png")
-            with Image.open(tmp_path / "a.png") as picture:
-                assert picture.width > 600 and len(picture.convert("L").getcolors()) > 10
-            (tmp_path / "a.png").unlink()
+
+def test_sheet_shows_frames_below_each_other(tmp_path):
+    video = np.repeat(np.arange(0, 200, 10, dtype=np.uint8), 8 * 16 * 3).reshape(20, 8, 16, 3)
+    utils.save_sheet(tmp_path / "a.png", utils.side_by_side({"a": video}), count=5)
+    with Image.open(tmp_path / "a.png") as image:
+        column = np.asarray(image.convert("L"))[utils.HEADING_HEIGHT :, -1]
+    shades = [int(shade) for shade in dict.fromkeys(column.tolist()) if shade != 255]
+    assert shades == [0, 40, 90, 140, 190]

@@ -3,33 +3,33 @@
 python -m tools.flag_table > docs/flags.md
 """
 
-from modules import ARCHITECTURES
-from training.options import TEST, TRAINER
-from training.presets import LARGE_FRAMES, LONG_RUN, LONG_RUN_DEFAULTS, RECIPES
+from runtime.parser import Flag
+from training.options import RECIPES, TEST, TRAINER
 
 
 def flag_table() -> str:
-    """docs/flags.md: every flag by group, with its default and its help."""
+    """docs/flags.md: every flag by group, with its default and its help; the recipes."""
     lines = [
         "# Flags",
         "",
-        "The flags of Trainer.py, and those that only Tester.py has. A flag of the model is read from the",
-        "checkpoint where it is not given. Written by `python -m tools.flag_table > docs/flags.md`.",
+        "The flags of Trainer.py, and those that only Tester.py has. Flags of the model are read from the",
+        "checkpoint if they are not given. Written by `python -m tools.flag_table > docs/flags.md`.",
         "",
-        "| flag | default | what it does |",
+        "| flag | default | description |",
         "|---|---|---|",
     ]
     tester_only = tuple(flag for flag in TEST if flag.name not in ("--ckpt_path", "--val_vi_len", "--test"))
     for title, flags in (TRAINER | {"Tester.py only": tester_only}).items():
-        lines += [f"| **{title}** | | |", *(flag.table_row() for flag in flags)]
-    presets = {"`--recipe lab`": RECIPES["lab"]}
-    presets |= {f"`--arch {name}`": networks.DEFAULTS for name, networks in ARCHITECTURES.items()}
-    presets |= {f"A frame of {least:,} pixels or more": values for least, values in LARGE_FRAMES.items()}
-    presets |= {f"`--max_minutes {LONG_RUN}` or more, with `--arch unet`,": LONG_RUN_DEFAULTS}
-    for preset, values in presets.items():
-        listed = ", ".join(f"`--{name} {value}`" for name, value in values.items())
-        lines += ["", f"{preset} sets {listed}."]
+        lines += [f"| **{title}** | | |", *map(_row, flags)]
+    for name, values in RECIPES.items():
+        flags = ", ".join(f"`--{flag} {value}`" for flag, value in values.items())
+        lines += ["", f"`--recipe {name}` sets {flags}."] if values else []
     return "\n".join(lines)
+
+
+def _row(flag: Flag) -> str:
+    names = " ".join(f"`{name}`" for name in (flag.name, *flag.settings.get("choices", ())))
+    return f"| {names} | {flag.default_text} | {flag.help.replace('%%', '%')} |"  # argparse needs %%
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Have a trained person move as another one does in a video, in poses.json, or in a folder of pose pictures.
+"""Reenactment: drive a trained person with a video, a poses.json, or a folder of pose images.
 
     python -m tools.reenact RUN/best.ckpt friend.mp4 OUT --DR data/me
 
-Written to OUT: driven.mp4 (poses and prediction side by side), driven.gif (the first half minute of it) and
-driven_sheet.png to look at. DR is the dataset of the trained person: its first test frame is where the motion
-begins, and its poses.json tells the lengths of their bones. A video of any length needs the same memory.
+Written to OUT: reenacted.mp4 (poses and prediction side by side), reenacted.gif (its first half minute) and
+reenacted_sheet.png. DR is the dataset of the trained person: its first test frame is the reference frame, and
+its poses.json has the person's bone lengths. Memory does not depend on the length of the video.
 """
 
 import sys
@@ -25,138 +25,132 @@ import numpy as np
 from PIL import Image
 
 import utils
-from image_cache import numbered_frames, read_picture, resized
+from image_cache import numbered_images, read_image, resized
 from modules import VAE_Model
-from modules.cvae import POSES_AT_ONCE
-from modules.rollout import Rollout
-from runtime import run_dir
+from modules.generation import POSE_CHUNK, StreamingRollout
+from runtime import files, run_dir
 from runtime.cli import UserError
 from runtime.cuda_graph import Graphed
-from runtime.device import autocast, keep_pages, on_device, select_device
-from runtime.parser import Parser, real, whole
+from runtime.device import autocast, select_device, set_threads, tune_malloc
+from runtime.parser import Parser, float_range, int_range
 from runtime.progress import Progress
-from runtime.threads import Threads
 from tools import pose_file
+from tools.optional import require
 from tools.poses import blazepose, joints, video
 from tools.poses.crop import find_crop
-from tools.poses.fit import fitted
 from tools.poses.models import model_folder
-from tools.synthetic.frames import paint_places
+from tools.poses.retarget import retarget
+from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
-from training import checkpoint, memory
+from training.checkpoint import load_for_inference
 from utils import to_float
 
-GIF_FRAMES = 600
+MAX_GIF_FRAMES = 600
 
 
-def parse(argv=None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = Parser(prog="reenact.py", description="Have a trained person move as another one does.")
+    parser = Parser(prog="reenact.py", description="Drive a trained person with the poses of another.")
     add = parser.add_argument
     add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person")
-    add("source", type=Path, metavar="SOURCE", help="a video, a poses.json, or a folder of pose pictures")
-    add("out", type=Path, metavar="OUT", help="folder to write")
+    add("source", type=Path, metavar="SOURCE", help="a video, a poses.json, or a folder of pose images")
+    add("out", type=Path, metavar="OUT", help="output folder")
     add("--DR", type=Path, required=True, help="dataset of the trained person")
-    add("--no-fit", dest="fit", action="store_false", help="leave the poses as large and where they are")
-    add("--fps", type=real(0, above=True), default=20.0, help="frames per second to take from a video")
-    add("--start", type=real(0), default=0.0, help="second of the video to begin at")
-    add("--end", type=real(0, above=True), help="second of the video to end at")
-    add("--person", type=whole(1, 99), default=1, help="whom to follow: 1 is the largest at first")
-    add("--pose_models", type=Path, metavar="FOLDER", help="with the pose networks, instead of fetching them")
-    add("--device", help="cuda, cuda:1, cpu; if not given, CUDA where available")
+    add("--no-fit", dest="fit", action="store_false", help="do not retarget the poses to the trained person")
+    add("--fps", type=float_range(0, exclusive=True), default=20.0, help="frames per second of a video")
+    add("--start", type=float_range(0), default=0.0, help="start in the video, in seconds")
+    add("--end", type=float_range(0, exclusive=True), help="end in the video, in seconds")
+    add("--person", type=int_range(1, 99), default=1, help="person to track: 1 is the largest at the start")
+    add("--pose_models", type=Path, metavar="FOLDER", help="pose networks to use instead of a download")
+    add("--device", help="cuda, cuda:N or cpu; by default CUDA where available")
     return parser.parse_args(argv)
 
 
-def source_places(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """The places of the other person's joints `(T, J, 2)`, and the size of the picture that they are in."""
+def source_keypoints(args, aspect: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """The keypoints of the driving person `(T, J, 2)`, and the size of the images that they are in."""
     if args.source.suffix == ".json":
         poses = pose_file.read(args.source)
-        return poses.places, poses.size
+        return poses.keypoints, poses.size
     estimator = blazepose.BlazePose(model_folder(args.pose_models), args.person)
-    total = video.frame_count(args.source, args.fps, args.start, args.end)
+    total = video.num_frames(args.source, args.fps, args.start, args.end)
     frames = video.frames(args.source, args.fps, args.start, args.end)
     rows, size = [], (0, 0)
-    for picture in Progress(frames, (f"poses of {args.source.name}",), total=total, unit="frame"):
-        size = picture.shape[1::-1]
-        rows.append(joints.estimated(estimator, picture))
-    places = joints.repaired(np.array(rows).reshape(-1, len(JOINTS), 3))
-    if not pose_file.is_somebody(places).any():
-        raise UserError(f"{args.source}: nobody was found in its {len(rows)} frames")
-    crop = find_crop(places, size, aspect)
-    return crop.places(places, (crop.width, crop.height)), (crop.width, crop.height)
+    for image in Progress(frames, (f"poses of {args.source.name}",), total=total, unit="frame"):
+        size = image.shape[1::-1]
+        rows.append(joints.estimate(estimator, image))
+    keypoints = joints.smooth(np.array(rows).reshape(-1, len(JOINTS), 3))
+    if not pose_file.has_person(keypoints).any():
+        raise UserError(f"{args.source}: no person found in its {len(rows)} frames")
+    crop = find_crop(keypoints, size, aspect)
+    return crop.transform(keypoints, (crop.width, crop.height)), (crop.width, crop.height)
 
 
-def pose_pictures(args, flags) -> tuple[int, Iterator[np.ndarray]]:
-    """How many poses there are, and pose pictures in pieces, uint8 `(N, H, W, 3)` in the networks' size."""
-    size = flags.frame_H, flags.frame_W
+def pose_images(args, config) -> tuple[int, Iterator[np.ndarray]]:
+    """The number of poses, and their images in chunks, uint8 `(N, H, W, 3)` in the model's size."""
+    size = config.frame_H, config.frame_W
     if args.source.is_dir():
-        entries = list(numbered_frames(args.source).values())
-        return len(entries), _pieces(entries, lambda entry: read_picture(entry.path, size))
-    places, own_size = source_places(args, flags.frame_W / flags.frame_H)
+        entries = list(numbered_images(args.source).values())
+        return len(entries), _chunks(entries, lambda entry: read_image(entry.path, size))
+    keypoints, source_size = source_keypoints(args, config.frame_W / config.frame_H)
     if args.fit:
-        trained = pose_file.read(args.DR / pose_file.NAME)
-        places, own_size = fitted(places, trained.places), trained.size
+        target = pose_file.read(args.DR / pose_file.NAME)
+        keypoints, source_size = retarget(keypoints, target.keypoints), target.size
 
-    def paint(row: np.ndarray) -> np.ndarray:
-        return resized(Image.fromarray(paint_places(row, *own_size)), size)
+    def draw(row: np.ndarray) -> np.ndarray:
+        return resized(Image.fromarray(draw_keypoints(row, *source_size)), size)
 
-    return len(places), _pieces(places, paint)
-
-
-def _pieces(rows: Sequence, picture_of: Callable) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), POSES_AT_ONCE):
-        yield np.stack([picture_of(row) for row in rows[start : start + POSES_AT_ONCE]])
+    return len(keypoints), _chunks(keypoints, draw)
 
 
-def given_frame(args, flags) -> list[np.ndarray]:
+def _chunks(rows: Sequence, image_of: Callable) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), POSE_CHUNK):
+        yield np.stack([image_of(row) for row in rows[start : start + POSE_CHUNK]])
+
+
+def reference(args, config) -> list[np.ndarray]:
     """The first test frame of the trained person, and its pose, each uint8 `(H, W, 3)`."""
     folders = args.DR / "test" / "test_img" / "0", args.DR / "test" / "test_label" / "0"
-    entries = (next(iter(numbered_frames(folder).values())) for folder in folders)
-    return [read_picture(entry.path, (flags.frame_H, flags.frame_W)) for entry in entries]
+    entries = (next(iter(numbered_images(folder).values())) for folder in folders)
+    return [read_image(entry.path, (config.frame_H, config.frame_W)) for entry in entries]
 
 
-def films(model: VAE_Model, args, flags, kept: list[utils.Film]) -> Iterator[utils.Film]:
-    """The person painted by the poses, in pieces; what the GIF and the sheet show is added to `kept`."""
+def render(model: VAE_Model, args, config, beginning: list[utils.VideoGrid]) -> Iterator[utils.VideoGrid]:
+    """Poses and prediction side by side, in chunks; those that the GIF shows are added to `beginning`."""
     device = next(model.parameters()).device
-    first_frame, first_pose = given_frame(args, flags)
+    first_frame, first_pose = reference(args, config)
     wrap_step = Graphed if device.type == "cuda" else None
-    count, pieces = pose_pictures(args, flags)
-    # Entered for each piece, because between two of them the writer of the video is at work.
-    precision = autocast(flags.precision, device)
+    total, chunks = pose_images(args, config)
+    # Entered for each chunk, because between two of them the writer of the video is at work.
+    precision = autocast(config.precision, device)
     with precision:
-        pictures = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
-        rollout = Rollout(model, *pictures, flags.shifts, wrap_step)
-    with Progress(total=count, descriptions=("painting the person",), unit="frame") as bar:
-        for poses in pieces:
+        images = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
+        rollout = StreamingRollout(model, *images, config.tta, wrap_step)
+    with Progress(total=total, descriptions=("rendering",), unit="frame") as bar:
+        for poses in chunks:
             with precision:
                 frames = utils.to_uint8(rollout(to_float(poses)[None])[0])
-            film = utils.comparison(poses, frames, None)
-            if len(kept) * POSES_AT_ONCE < GIF_FRAMES:
-                kept.append(film)
+            grid = utils.comparison(poses, frames, None)
+            if len(beginning) * POSE_CHUNK < MAX_GIF_FRAMES:
+                beginning.append(grid)
             bar.update(len(frames))
-            yield film
+            yield grid
 
 
-def main(argv=None) -> None:
-    """Find the poses, fit them, paint the person, write."""
+def main(argv: list[str] | None = None) -> None:
+    """Load the model, find and retarget the poses, render, write."""
     args = parse(argv)
-    stored = ["--DR", str(args.DR), "--save_root", str(args.out), "--ckpt_path", str(args.ckpt)]
-    flags, start = checkpoint.tester_flags([*stored, *(["--device", args.device] if args.device else [])])
+    require("av", "requirements-video.txt")
+    model, config = load_for_inference(args.ckpt, select_device(args.device, gpu=1))
     run_dir.make_writable(args.out, args.DR)
     run_dir.tidy(args.out)
-    keep_pages()
-    device, threads = select_device(flags), Threads(None)
-    memory.require_model(flags, device)
-    model = VAE_Model(flags)
-    checkpoint.load_weights(model, args.ckpt, start)
-    on_device(model, flags, device)
-    threads.update()
-    kept: list[utils.Film] = []
-    utils.save_mp4(args.out / "driven.mp4", films(model, args, flags, kept))
-    beginning = replace(kept[0], frames=np.concatenate([film.frames for film in kept]))
-    utils.save_sheet(args.out / "driven_sheet.png", beginning)
-    utils.save_gif(args.out / "driven.gif", beginning)
-    print(f"look at driven.mp4, driven.gif and driven_sheet.png in {args.out}")
+    tune_malloc()
+    set_threads(None)
+    beginning: list[utils.VideoGrid] = []
+    files.save(args.out / "reenacted.mp4", utils.save_mp4, render(model, args, config, beginning))
+    grid = replace(beginning[0], frames=np.concatenate([grid.frames for grid in beginning]))
+    files.save(args.out / "reenacted_sheet.png", utils.save_sheet, grid)
+    files.save(args.out / "reenacted.gif", utils.save_gif, grid)
+    cli.log(f"look at reenacted.mp4, reenacted.gif and reenacted_sheet.png in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Train a list of runs and write one page that compares them.
+"""Train a list of runs, and write one page that compares them.
 
     python -m tools.study report --DR DATA --save_root STUDY
     python -m tools.study recipe --DR DATA --save_root STUDY --max_minutes 5 --seeds 3
 
-A study is a text file with a run on each line, `name: flags of Trainer.py`. The studies in tools/studies are
-called by their names. Flags of Trainer.py on the command line go to every run. If a study is stopped, the
-same command continues it.
+A study is a text file with one run per line, `name: flags of Trainer.py`. Studies in tools/studies are called
+by name. Flags of Trainer.py on the command line go to every run. The same command continues a stopped study.
 Written to STUDY: runs/NAME/seed=S (each a run of Trainer.py, with Tester.py's results in test/), study.html
-(one file, pictures inside) and study.md with its pictures.
+(one file, images inside) and study.md with its images.
 """
 
 import argparse
-import contextlib
+import importlib.util
 import json
 import re
 import shlex
@@ -24,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runtime import cli
 
 if __name__ == "__main__":
-    cli.prepare()  # before torch and matplotlib, which take seconds to load
+    cli.prepare()  # before torch and matplotlib, which load for seconds
 
 from runtime import files
-from runtime.cli import UserError
-from runtime.parser import Parser, whole
+from runtime.cli import UserError, log
+from runtime.parser import Parser, int_range
 from tools import children
-from tools.study_page import FinishedRun, write_pages
+from tools.study_page import MIN_VALUES, FinishedRun, write_pages
 from training import options
 from training.summary import idle_schedules
 
@@ -42,7 +41,7 @@ SET_HERE = {"DR", "save_root", "device", "seed", "resume", "ckpt_path", "test"} 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of a study: its name, its flags (without the seed) and its folder."""
+    """One training run of a study: its name, flags (without the seed), seed and folder."""
 
     name: str
     flags: tuple[str, ...]
@@ -50,17 +49,17 @@ class Job:
     folder: Path
 
 
-def parse(argv=None) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The tool's flags, and the flags for every run."""
     # Without abbreviations, because --seed would be read as --seeds.
     about = "Compare training runs on one page. Flags of Trainer.py on the command line go to every run."
     parser = Parser(prog="study.py", description=about, allow_abbrev=False)
     add = parser.add_argument
     add("study", help=f"{', '.join(STUDIES)}, or a text file with lines `name: flags of Trainer.py`")
-    add("--DR", type=Path, required=True, help="dataset folder, in the lab's layout")
+    add("--DR", type=Path, required=True, help="dataset root")
     add("--save_root", type=Path, required=True, help="folder for the runs and the page")
-    add("--seeds", type=whole(1), default=1, help="how often each run is trained: with seeds 0, 1, ...")
-    add("--device", help="cuda, cuda:1, cpu; by default CUDA where there is one")
+    add("--seeds", type=int_range(1), default=1, help="number of seeds per run: 0, 1, ...")
+    add("--device", help="cuda, cuda:N or cpu; by default CUDA where available")
     return parser.parse_known_args(argv)
 
 
@@ -93,7 +92,7 @@ def slug(name: str) -> str:
 
 
 def flag_names(words: list[str], where: str) -> set[str]:
-    """The names of the flags of Trainer.py in a part of its command line, or a refusal of a wrong one."""
+    """The names of the flags of Trainer.py in a part of its command line; a `UserError` if one is wrong."""
     known = vars(options.trainer_args(["--DR=.", "--save_root=.", *words])).keys() - SET_HERE
     names = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     if wrong := sorted(names - known):
@@ -103,7 +102,11 @@ def flag_names(words: list[str], where: str) -> set[str]:
 
 
 def check_flags(runs: dict[str, list[str]], common: list[str]) -> None:
-    """Refuse wrong flags, and those that are set for every run and by a run itself; name idle schedules."""
+    """Check the flags of all runs, and log schedules that a run is too short for.
+
+    Raises:
+        UserError: a flag is wrong, or is set both for every run and by a run.
+    """
     common_names = flag_names(common, "command line")
     for run, flags in runs.items():
         for own in sorted(flag_names(flags, run)):
@@ -111,7 +114,7 @@ def check_flags(runs: dict[str, list[str]], common: list[str]) -> None:
                 remedy = f"leave --{name} out of the command line, or edit the study file"
                 raise UserError(f"{run} sets --{own} itself; {remedy}")
         for line in idle_schedules(options.trainer_args(["--DR=.", "--save_root=.", *common, *flags])):
-            print(f"{run}: {line}")
+            log(f"{run}: {line}")
 
 
 def plan(args, common: list[str]) -> list[Job]:
@@ -126,59 +129,55 @@ def plan(args, common: list[str]) -> list[Job]:
 
 
 def check_unchanged(job: Job) -> None:
-    """Refuse to continue a run that was begun with other flags; note the flags of a new one."""
-    note = job.folder / "study.json"
-    if not note.exists() and not (job.folder / "last.ckpt").exists():
+    """Record the flags of a new run in study.json; a `UserError` if the run was begun with other flags."""
+    record = job.folder / "study.json"
+    if not record.exists():
         job.folder.mkdir(parents=True, exist_ok=True)
-        files.write(note, json.dumps(job.flags))
-    try:
-        if not note.is_file():  # opening a pipe would wait for ever
-            raise FileNotFoundError(note)
-        begun = [str(word) for word in json.loads(note.read_text())]
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{note}: missing or damaged; delete {job.folder} to repeat the run") from None
+        files.write(record, json.dumps(job.flags))
+    begun = json.loads(record.read_text())
     if begun != list(job.flags):
         flags = f"was begun with the flags `{shlex.join(begun)}`, not `{shlex.join(job.flags)}`"
         raise UserError(f"{job.folder}: {flags}; delete it, or give another --save_root")
 
 
 def call(script: str, *arguments) -> None:
-    """Run one of the two scripts; a `UserError` if it fails."""
+    """Run Trainer.py or Tester.py; a `UserError` if it fails."""
     children.run([sys.executable, ROOT / script, *arguments])
 
 
 def complete(job: Job, args) -> FinishedRun:
-    """Train and test a run, or what is left of that; a `UserError` if that fails."""
-    with contextlib.suppress(UserError):
-        return FinishedRun.read(job.name, job.flags, job.folder)
-    shared = ["--DR", args.DR, *(["--device", args.device] if args.device else [])]
-    # Where training is finished, --resume ends at once.
-    resume = ["--resume"] if (job.folder / "last.ckpt").is_file() else []
-    call("Trainer.py", *shared, "--save_root", job.folder, "--seed", job.seed, *job.flags, *resume)
-    checkpoint = job.folder / "best.ckpt"
-    call("Tester.py", *shared, "--save_root", job.folder / "test", "--ckpt_path", checkpoint, "--drift")
+    """Train and test a run, as far as that is not done yet; a `UserError` if it fails."""
+    if not (job.folder / "test" / "results.json").is_file():  # the last file of a test
+        shared = ["--DR", args.DR, *(["--device", args.device] if args.device else [])]
+        # If training is finished, --resume ends at once.
+        resume = ["--resume"] if (job.folder / "last.ckpt").is_file() else []
+        call("Trainer.py", *shared, "--save_root", job.folder, "--seed", job.seed, *job.flags, *resume)
+        checkpoint = job.folder / "best.ckpt"
+        call("Tester.py", *shared, "--save_root", job.folder / "test", "--ckpt_path", checkpoint, "--drift")
     return FinishedRun.read(job.name, job.flags, job.folder)
 
 
-def main(argv=None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Plan, complete every run, write the page."""
     args, common = parse(argv)
     jobs = plan(args, common)
     for job in jobs:
         check_unchanged(job)
+    if args.seeds >= MIN_VALUES and not importlib.util.find_spec("scipy"):
+        log("no confidence intervals: scipy is missing (pip install scipy)")
     finished = []
     for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.name}, seed {job.seed}", flush=True)
+        log(f"[{number}/{len(jobs)}] {job.name}, seed {job.seed}")
         try:
             finished.append(complete(job, args))
         except UserError as error:
-            cli.complain(f"{job.name}, seed {job.seed}: {error}")
+            cli.print_error(f"{job.name}, seed {job.seed}: {error}")
             continue
-        # After each run, so that a stopped study shows what it has.
+        # After each run, so a stopped study shows what it has.
         write_pages(args.save_root, args.study, finished)
     if failed := len(jobs) - len(finished):
         raise UserError(f"{failed} of {len(jobs)} runs failed; the same command tries them again")
-    print(f"the comparison is in {args.save_root / 'study.html'} and study.md")
+    log(f"the comparison is in {args.save_root / 'study.html'} and study.md")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""The page of a study: a table of scores, curves of all runs on the same axes, and videos side by side."""
+"""The page of a study: a table of scores, the curves of all runs, and videos side by side."""
 
 import base64
-import contextlib
 import csv
+import importlib.util
 import itertools
 import json
 import math
 import shlex
-import zipfile
-import zlib
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,17 +16,15 @@ from matplotlib.figure import Figure
 
 import utils
 from runtime import files
-from runtime.cli import UserError
 from training.evaluate import DRIFT_FRAMES
 
 VIDEO_FRAMES = 200
-LEAST_VALUES = 3  # fewer say nothing useful about their spread
+MIN_VALUES = 3  # fewer say nothing about their spread
 DASHES = ("-", "--", "-.", ":", (0, (8, 4)), (0, (1, 4)), (0, (8, 2, 2, 2)))
-MARKERS = "os^vD<>"
 NOTE = (
-    "Scores of best.ckpt on whole videos generated from their first frames: PSNR in dB, with three seeds or "
-    "more ± half of the 95 % confidence interval. Drift: how many dB the last 100 frames lose against the "
-    "same frames when each is generated from the true frame before it."
+    "Scores of best.ckpt on whole videos generated from their first frames: PSNR in dB, with three or more "
+    "seeds ± half of the 95 % confidence interval. Drift: PSNR that the last 100 frames lose against "
+    "teacher-forced predictions."
 )
 # Caption, file, and plots: title, label and column of x, label of y, columns of y (solid, dashed).
 FIGURES = (
@@ -38,26 +34,26 @@ FIGURES = (
         ("KL", "epoch", "KL", ["kl"]))),
     ("schedules", "schedules.png", (
         ("teacher-forcing ratio (solid) and beta (dashed)", "epoch", "ratio, beta", ["tfr", "beta"]),
-        ("frames of a training clip", "epoch", "frames", ["clip_length"]),
+        ("frames per training clip", "epoch", "frames", ["clip_length"]),
         ("learning rate", "epoch", "lr", ["lr"]))),
-    ("PSNR of the whole validation video", "validation.png", (
+    ("validation PSNR, whole video", "validation.png", (
         ("validation", "epoch", "PSNR (dB)", ["val_psnr"]),
         ("validation", "minutes of training", "PSNR (dB)", ["val_psnr"]))),
-    ("PSNR by frame of the validation video in the last epoch", "psnr_by_frame.png", (
+    ("validation PSNR by frame, last epoch", "psnr_by_frame.png", (
         ("validation", "frame", "PSNR (dB)", ["last"]),)),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the page shows of a run that is trained and tested.
+    """A trained and tested run, as the page shows it.
 
     Attributes:
         annealing: `--kl_anneal_type` of the run.
-        points: what curves are drawn through: the rows of history.csv without their empty cells, with
-            `minutes of training` so far; then those of val_psnr_by_frame.csv.
+        points: of the curves: the rows of history.csv without empty cells, with the `minutes of training`
+            so far; then those of val_psnr_by_frame.csv.
         scores: the cells of the table by column, in dB except for SSIM, minutes and epochs.
-        videos: the beginning of test sequence 1: `pose`, `truth` if it is known, and `prediction`, each
+        videos: the beginning of the first test sequence: `pose`, `truth` if known, and `prediction`, each
             `(T, H, W, 3)` uint8.
     """
 
@@ -70,33 +66,16 @@ class FinishedRun:
 
     @classmethod
     def read(cls, name: str, flags: tuple[str, ...], folder: Path) -> "FinishedRun":
-        """Read a run's folder; a `UserError` if a file that the page needs is missing or damaged."""
-        with _readable(folder / "args.json") as path:
-            annealing = json.loads(path.read_text())["kl_anneal_type"]
-        with _readable(folder / "history.csv") as path:
-            history = _read_history(path)
-        with _readable(folder / "val_psnr_by_frame.csv") as path:
-            by_frame = _read_numbers(path)
-        with _readable(folder / "test" / "results.json") as path:
-            results = json.loads(path.read_text())
-            scores = _scores(results, history)
-        with _readable(folder / "test" / "pred_seq1.npz") as path, np.load(path) as arrays:
-            kinds = ["pose", *(["truth"] if "truth" in arrays else []), "prediction"]
+        """Read a run's folder."""
+        annealing = json.loads((folder / "args.json").read_text())["kl_anneal_type"]
+        history = _read_history(folder / "history.csv")
+        by_frame = _read_numbers(folder / "val_psnr_by_frame.csv")
+        results = json.loads((folder / "test" / "results.json").read_text())
+        first = results["sequences"][0]["sequence"]
+        with np.load(folder / "test" / f"pred_seq{first}.npz") as arrays:
+            kinds = [kind for kind in ("pose", "truth", "prediction") if kind in arrays]
             videos = {kind: arrays[kind][:VIDEO_FRAMES].copy() for kind in kinds}
-        return cls(name, flags, annealing, history + by_frame, scores, videos)
-
-
-@contextlib.contextmanager
-def _readable(path: Path):
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise FileNotFoundError("no such file")
-        yield path
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            csv.Error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-        raise UserError(
-            f"{path}: missing or damaged ({error}); delete the run's folder to repeat it"
-        ) from None
+        return cls(name, flags, annealing, history + by_frame, _scores(results, history), videos)
 
 
 def _read_numbers(path: Path) -> list[dict[str, float]]:
@@ -107,8 +86,6 @@ def _read_numbers(path: Path) -> list[dict[str, float]]:
 
 def _read_history(path: Path) -> list[dict[str, float]]:
     history = _read_numbers(path)
-    if not any("val_psnr" in row for row in history):
-        raise ValueError("it has no validation")
     minutes = np.cumsum([row["seconds"] for row in history]) / 60
     return [row | {"minutes of training": total} for row, total in zip(history, minutes, strict=True)]
 
@@ -119,11 +96,12 @@ def _scores(results: dict, history: list[dict[str, float]]) -> dict[str, float]:
     if scored := [sequence for sequence in results["sequences"] if "psnr" in sequence]:
         scores["test PSNR"] = results["average"]["psnr"]
         scores |= {f"test {sequence['sequence']}": sequence["psnr"] for sequence in scored}
+    if "ssim" in results["average"]:  # small frames have none
         scores["SSIM"] = results["average"]["ssim"]
     validation = {row["epoch"]: row["val_psnr"] for row in history if "val_psnr" in row}
     scores["val, best"] = max(validation.values())
     late = [psnr for epoch, psnr in validation.items() if epoch + 1 > 0.8 * len(history)]
-    if len(late) >= LEAST_VALUES:
+    if len(late) >= MIN_VALUES:
         scores["val, spread in the last fifth"] = max(late) - min(late)
     long = [sequence for sequence in scored if len(sequence["psnr_by_frame"]) >= DRIFT_FRAMES]
     if drifts := [sequence["drift"] for sequence in long]:
@@ -132,8 +110,11 @@ def _scores(results: dict, history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
-    """Mean and half of its 95 % confidence interval (Student's t); None for fewer than three values."""
-    if len(values) < LEAST_VALUES:
+    """Mean and half of its 95 % confidence interval (Student's t).
+
+    The interval is None for fewer than three values, or without scipy.
+    """
+    if len(values) < MIN_VALUES or not importlib.util.find_spec("scipy"):
         return float(np.mean(values)), None
     from scipy import stats  # here, because it takes a second
 
@@ -142,7 +123,7 @@ def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
 
 
 def by_name(runs: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
-    """The runs of each name, one for each seed."""
+    """The runs of each name, one per seed."""
     names = dict.fromkeys(run.name for run in runs)
     return {name: [run for run in runs if run.name == name] for name in names}
 
@@ -174,28 +155,25 @@ def plot_curves(runs: list[FinishedRun], folder: Path) -> dict[str, Path]:
             continue
         figure = Figure(figsize=(15, 4.2), layout="constrained")
         figure.suptitle(f"--kl_anneal_type {min(kinds)}" if len(kinds) == 1 else None, fontsize=9)
-        for place, (title, x, y_label, columns) in enumerate(plots, 101 + 10 * len(plots)):
-            axes = utils.axes_of(figure, title, y_label, x, place)
+        for position, (title, x, y_label, columns) in enumerate(plots, 101 + 10 * len(plots)):
+            axes = utils.add_axes(figure, title, y_label, x, position)
             axes.set_yscale("log" if file_name == "losses.png" else "linear")
-            _draw(axes, runs, x, columns, with_kind=len(kinds) > 1)
+            _plot(axes, runs, x, columns, with_kind=len(kinds) > 1)
         written[caption] = folder / file_name
-        with files.replacing(folder / file_name) as temporary:
-            figure.savefig(temporary, dpi=80)
+        files.save(folder / file_name, lambda path, figure=figure: figure.savefig(path, dpi=80))
     return written
 
 
-def _draw(axes, runs: list[FinishedRun], x: str, columns: list[str], with_kind: bool) -> None:
-    """A line for each run and column. A name has a colour and a marker; dashes are by column, or by name."""
-    groups = by_name(runs)
-    for index, (name, group) in enumerate(groups.items()):
+def _plot(axes, runs: list[FinishedRun], x: str, columns: list[str], with_kind: bool) -> None:
+    """A line per run and column. Colours are by name; dashes by column if there are two, else by name."""
+    for index, (name, group) in enumerate(by_name(runs).items()):
         label = (f"{name} ({group[0].annealing})" if with_kind else name).replace("$", r"\$")
-        style = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "mfc": "none", "lw": 1.2}
-        for run, (dash, y) in itertools.product(group, enumerate(columns)):
+        for run, (number, y) in itertools.product(group, enumerate(columns)):
             if points := [(point[x], point[y]) for point in run.points if x in point and y in point]:
-                # Where curves coincide, their markers lie at different places, and dashes above a solid line.
-                style["ls"] = DASHES[(dash if len(columns) > 1 else index) % len(DASHES)]
-                style["markevery"] = (index % len(points), max(len(groups), len(points) // 8))
-                axes.plot(*zip(*points, strict=True), **style, label=label, zorder=2 + (style["ls"] != "-"))
+                dash = DASHES[(number if len(columns) > 1 else index) % len(DASHES)]
+                # Dashes lie above solid lines, so both are seen where curves coincide.
+                style = {"color": f"C{index % 10}", "ls": dash, "zorder": 2 + (dash != "-")}
+                axes.plot(*zip(*points, strict=True), marker=".", lw=1.2, label=label, **style)
                 label = None
     if axes.lines:
         axes.legend(fontsize=7)
@@ -208,36 +186,34 @@ def write_videos(runs: list[FinishedRun], folder: Path) -> Path:
         columns |= {name if kind == "prediction" else kind: video for kind, video in run.videos.items()}
     lengths, heights, widths, _ = zip(*(video.shape for video in columns.values()), strict=True)
     size = min(lengths), max(heights), max(widths)
-    with files.replacing(folder / "videos.gif") as temporary:
-        utils.save_gif(
-            temporary, utils.film({name: _resized(video, *size) for name, video in columns.items()})
-        )
+    grid = utils.side_by_side({name: _enlarge(video, *size) for name, video in columns.items()})
+    files.save(folder / "videos.gif", utils.save_gif, grid)
     return folder / "videos.gif"
 
 
-def _resized(video: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
-    down, across = np.arange(height) * video.shape[1] // height, np.arange(width) * video.shape[2] // width
-    return video[:length, down[:, None], across]
+def _enlarge(video: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
+    rows, columns = np.arange(height) * video.shape[1] // height, np.arange(width) * video.shape[2] // width
+    return video[:length, rows[:, None], columns]
 
 
 def write_pages(folder: Path, title: str, runs: list[FinishedRun]) -> None:
-    """Write study.md with its pictures, and study.html with the pictures inside."""
-    pictures = plot_curves(runs, folder)
-    pictures["test sequence 1, first seed of each run"] = write_videos(runs, folder)
+    """Write study.md with its images, and study.html with the images inside."""
+    images = plot_curves(runs, folder)
+    images["first test sequence, first seed of each run"] = write_videos(runs, folder)
     lines = table(runs)
-    files.write(folder / "study.md", _markdown(title, lines, pictures))
-    files.write(folder / "study.html", _html(title, lines, pictures))
+    files.write(folder / "study.md", _markdown(title, lines, images))
+    files.write(folder / "study.html", _html(title, lines, images))
 
 
-def _markdown(title: str, lines: list[list[str]], pictures: dict[str, Path]) -> str:
+def _markdown(title: str, lines: list[list[str]], images: dict[str, Path]) -> str:
     heading, *body = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     text = [f"# Study: {title}", "", NOTE, "", "| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
     text += [f"| {name} | `{flags}` | " + " | ".join(cells) + " |" for name, flags, *cells in body]
-    text += [f"\n![{caption}]({path.name})" for caption, path in pictures.items()]
+    text += [f"\n![{caption}]({path.name})" for caption, path in images.items()]
     return "\n".join(text) + "\n"
 
 
-def _html(title: str, lines: list[list[str]], pictures: dict[str, Path]) -> str:
+def _html(title: str, lines: list[list[str]], images: dict[str, Path]) -> str:
     cells = ("".join(f"<td>{escape(cell)}</td>" for cell in line) for line in lines)
     text = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
@@ -246,7 +222,7 @@ def _html(title: str, lines: list[list[str]], pictures: dict[str, Path]) -> str:
         f"<h1>Study: {escape(title)}</h1><p>{escape(NOTE)}</p>",
         "<table>", *(f"<tr>{row}</tr>" for row in cells), "</table>",
     ]  # fmt: skip
-    for caption, path in pictures.items():
+    for caption, path in images.items():
         data = f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
         text.append(f'<h2>{escape(caption)}</h2>\n<img alt="{escape(caption)}" src="{data}">')
     return "\n".join(text) + "</html>\n"

@@ -1,10 +1,10 @@
-"""Make a page on which a skeleton is dragged and the trained person follows: one file for any browser.
+"""Make a web demo: one HTML file in which a dragged skeleton drives the trained person, live.
 
     python -m tools.web_demo RUN/best.ckpt --DR DATA OUT.html
 
-OUT.html holds the networks, what runs them, the first frames and the motions of the test sequences and of
-validation; it needs neither a network nor a server. DR is the dataset of the person; its poses.json tells the
-joints. Without one the motions are played, but nothing can be dragged.
+OUT.html holds the networks, their runtime, and the motions and reference frames of the test and validation
+videos; it needs no internet and no server. DR is the dataset of the person; its poses.json has the keypoints,
+without which motions are played but nothing can be dragged.
 """
 
 import sys
@@ -18,119 +18,107 @@ if __name__ == "__main__":
     cli.prepare()
 
 import argparse
+from dataclasses import replace
 
-import torch
-
-from dataloader import load_test_sequences, validation_sequence
-from image_cache import numbered_frames
+from dataloader import Video, load_test_videos, load_validation_video
+from image_cache import numbered_images
 from modules import VAE_Model
 from runtime import files
 from runtime.cli import UserError
+from runtime.device import set_threads
 from runtime.parser import Parser
-from runtime.progress import Progress
-from runtime.threads import Threads
 from tools import pose_file
+from tools.optional import require
 from tools.web import document, motions
-from training import checkpoint, evaluate
-from training.evaluate import Sequence
+from training import evaluate
+from training.checkpoint import load_for_inference
 
-LONGEST_MOTION = 630  # frames
-LEAST_EFFECT = 2 / 255  # of z on a pixel, so that the page has a control for it
+# One prediction in fp32 per frame, as in the browser; 630 frames per motion.
+PAGE_FLAGS = {"tta": 1, "precision": "fp32", "z": "mean", "val_vi_len": 630}
+MIN_EFFECT = 2 / 255  # of z on a pixel, for the page to have a control for it
 
 
-def parse(argv=None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = Parser(
-        prog="web_demo.py", description="Make a page on which a skeleton moves the trained person."
-    )
+    parser = Parser(prog="web_demo.py", description="Make a page on which a skeleton drives a person.")
     add = parser.add_argument
     add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person, of --arch unet")
     add("out", type=Path, metavar="OUT.html", help="file to write")
     add("--DR", type=Path, required=True, help="dataset of the trained person")
-    runtime = "folder with the two files of the browser's runtime, instead of fetching them"
+    runtime = "folder with the two files of the browser's runtime, instead of a download"
     add("--runtime", type=Path, metavar="FOLDER", help=runtime)
     return parser.parse_args(argv)
 
 
-def load(args) -> tuple[argparse.Namespace, dict, VAE_Model]:
-    """The flags of the checkpoint, the checkpoint, and its model on the CPU."""
-    stored = ["--DR", str(args.DR), "--save_root", str(args.out), "--ckpt_path", str(args.ckpt)]
-    length = ["--val_vi_len", str(LONGEST_MOTION)]
-    # A page paints each frame once, in fp32.
-    settings = ["--shifts", "1", "--precision", "fp32", "--z", "mean", "--device", "cpu"]
-    flags, start = checkpoint.tester_flags([*stored, *length, *settings])
-    if flags.arch != "unet":
-        raise UserError(f"{args.ckpt}: is of --arch {flags.arch}; a page is for --arch unet, which is faster")
-    model = VAE_Model(flags)
-    checkpoint.load_weights(model, args.ckpt, start)
-    return flags, start, model.eval()
-
-
-def scores(model: VAE_Model, sequences: list[Sequence], flags) -> list[str]:
-    """What the PSNR of each test sequence with a truth is, in words."""
-    with_truth = [sequence for sequence in sequences if sequence.truth is not None]
+def scores(model: VAE_Model, videos: list[Video], config) -> list[str]:
+    """The PSNR of each test video with true frames, in words."""
+    with_truth = [video for video in videos if video.truth is not None]
     if not with_truth:
         return []
-    frames = max(len(sequence.poses) for sequence in with_truth) - 1
-    with Progress(total=frames, descriptions=("test sequences",), unit="frame") as bar:
-        evaluate.render(model, with_truth, flags, bar.update)
-    for sequence in with_truth:
-        evaluate.score(sequence, ssim=False)
-    return [f"{sequence.scores['psnr']:.1f} dB on test sequence {sequence.name}" for sequence in with_truth]
+    evaluate.render(model, with_truth, config)
+    for video in with_truth:
+        evaluate.score(video, ssim=False)
+    return [f"{video.scores['psnr']:.1f} dB on test sequence {video.number}" for video in with_truth]
 
 
-def sentences(args, start: dict, model: VAE_Model, results: list[str]) -> str:
-    """What the page says about itself."""
+def description(args, config, model: VAE_Model, results: list[str]) -> str:
+    """What the page says about the model."""
     used = [weight for name, weight in model.named_parameters() if not name.startswith("Gaussian_Predictor")]
-    minutes = sum(row["seconds"] for row in start["history"]["rows"]) / 60
     parameters = sum(weight.numel() for weight in used)
-    frames = len(numbered_frames(args.DR / "train" / "train_img"))
-    lines = [
-        f"This person is painted by a neural network of {parameters:,} parameters, each frame from its own "
-        f"last one. It was trained for {minutes:.1f} minutes on {frames:,} frames."
-    ]
-    if results:
-        lines.append(f"Its PSNR, from the first frame and the poses alone: {', '.join(results)}.")
-    return " ".join(lines)
+    frames = len(numbered_images(args.DR / "train" / "train_img"))
+    time = "" if config.train_seconds is None else f"{config.train_seconds / 60:.1f} minutes on "
+    text = (
+        f"A neural network ({parameters:,} parameters) renders this person; each frame is conditioned on the "
+        f"previous one. Training: {time}{frames:,} frames."
+    )
+    return text + (f" PSNR from the first frame and the poses: {', '.join(results)}." if results else "")
 
 
-@torch.no_grad()
-def uses_z(model: VAE_Model, sequence: Sequence, flags) -> bool:
+def uses_z(model: VAE_Model, video: Video, config) -> bool:
     """Whether a sample of z changes a frame visibly."""
-    few = Sequence(sequence.name, sequence.poses[:2], sequence.first_frame)
-    mean, sample = (evaluate.generate(model, [few], flags, sample=sample)[0] for sample in (False, True))
-    return float((mean - sample)[1].abs().max()) > LEAST_EFFECT
+    short = replace(video, poses=video.poses[:2])
+    mean, sample = (evaluate.generate(model, [short], config, sample=sample)[0] for sample in (False, True))
+    return float((mean - sample)[1].abs().max()) > MIN_EFFECT
 
 
-def main(argv=None) -> None:
-    """Render the test for its score, export the networks, put the page together."""
+def read_poses(dataset: Path) -> pose_file.Poses | None:
+    """The dataset's poses.json; None if there is none with folders."""
+    path = dataset / pose_file.NAME
+    poses = pose_file.read(path) if path.exists() else None
+    if poses is None or not poses.folders:
+        cli.log(f"{dataset}: no {pose_file.NAME} with the folders of the images, so nothing can be dragged")
+        return None
+    return poses
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score the test videos, export the networks, write the page."""
     args = parse(argv)
-    flags, start, model = load(args)
-    try:
-        from tools.web import networks, runtime
-    except ImportError as missing:
-        raise UserError(f"{missing}; pip install -r requirements-web.txt") from None
-    where = runtime.runtime_folder(args.runtime)
-    Threads(flags.threads).update()
-    sequences = load_test_sequences(flags)
-    recordings = [*sequences, validation_sequence(flags)]
-    poses = args.DR / pose_file.NAME
-    joints = pose_file.read(poses) if poses.exists() else None
-    if joints is None or not joints.folders:
-        joints = None
-        print(f"{args.DR}: no {pose_file.NAME} that says where pictures are, so nothing can be dragged")
-    size = flags.frame_H, flags.frame_W
+    if args.out.is_dir():
+        raise UserError(f"{args.out}: is a folder; give a file to write")
+    model, config = load_for_inference(args.ckpt, DR=args.DR, **PAGE_FLAGS)
+    if config.arch != "unet":
+        raise UserError(f"{args.ckpt}: --arch {config.arch} is too slow for a browser; train --arch unet")
+    for module in ("onnx", "onnxscript"):
+        require(module, "requirements-web.txt")
+    from tools.web import networks, runtime
+
+    runtime_folder = runtime.runtime_folder(args.runtime)
+    set_threads(None)
+    test_videos = load_test_videos(config)
+    videos, poses = [*test_videos, load_validation_video(config)], read_poses(args.DR)
+    size = config.frame_H, config.frame_W
     facts = {
-        **motions.look(joints, size),
+        **motions.drawing_style(poses, size),
         "latent": model.latent_shape(*size),
-        "usesZ": uses_z(model, recordings[0], flags),
-        "sentences": sentences(args, start, model, scores(model, sequences, flags)),
+        "usesZ": uses_z(model, videos[0], config),
+        "about": description(args, config, model, scores(model, test_videos, config)),
     }
-    recorded = motions.recorded(recordings, joints)
-    page = document.page(facts, recorded, networks.graphs(model, *size), where)
+    collected = motions.collect(videos, poses, config.fill_poses)
+    page = document.build_page(facts, collected, networks.export(model, *size), runtime_folder)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write(args.out, page)
-    print(f"{args.out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
+    cli.log(f"{args.out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random changes of training clips, frames and poses alike, so that a body is seen in more positions."""
+"""Data augmentation of training clips: frames and poses are changed alike."""
 
 from collections.abc import Collection
 
@@ -6,68 +6,58 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from dataloader import ClipBatch
 from runtime.distributed import draw
-from training.affine import ROTATION, SHEAR, linear_map
-from training.copy_paste import paste
+from utils import to_float
 
-KINDS = ("turn", "scale", "move", "mirror", "paste", "tilt")
-OVER_BACKGROUND = {"paste", "tilt"}  # the person is changed, and the background stays
-# Fraction of the clips that is changed. The others stay sharp, because resampling blurs.
-SHARE = 0.6
-LOG_SCALE = 0.5  # natural logarithm of the strongest enlargement or reduction
-MOVE = (0.4, 0.1)  # farthest shift, to either side and up or down, as fractions of half a picture
+from .copy_paste import ROTATION, SHEAR, affine_matrix, copy_paste
+from .pose_dropout import drop_poses
+
+KINDS = ("affine", "copy_paste", "person_affine")
+NEEDS_BACKGROUND = {"copy_paste", "person_affine"}
+AFFINE_FRACTION = 0.6  # of the clips; the others stay sharp, because resampling blurs
 
 
-def augment(
-    frames: Tensor,
-    poses: Tensor,
-    kinds: Collection[str],
-    backgrounds: Tensor | None = None,
-    first_apart: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Change each clip at random, all its pictures in the same way.
+def needs_background(augment: str) -> bool:
+    """Whether a value of `--augment` needs the backgrounds of the shots."""
+    return bool(NEEDS_BACKGROUND & set(augment.split(",")))
 
-    What enters the picture at an edge repeats the edge in frames, and is white in poses. `mirror` does not
-    exchange the colours of left and right limbs, because they differ between pose estimators: a left arm
-    becomes a right arm that is drawn as a left one.
+
+def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
+    """uint8 clips -> augmented frames and poses, `(B, T, 3, H, W)` in [0, 1].
 
     Args:
-        frames, poses: `(B, T, 3, H, W)` in [0, 1].
-        kinds: some of `KINDS`: turn (rotation and shear), scale, move, mirror, and those of
-            `training.copy_paste`. Where the background is not known, paste does nothing, and tilt turns
-            the whole picture.
-        backgrounds: of the clips, `(B, 4, H, W)`, for the kinds of
-            `training.copy_paste`; none is known without.
-        first_apart: frame 0 of each clip is from another time.
-
-    Returns:
-        The same shapes.
+        args: `augment`: affine rotates and shears whole images; see `training.copy_paste` for the others,
+            which without a known background do nothing (copy_paste) or change whole images (person_affine).
+            `pose_dropout`; `reference_frame`, "any" if frame 0 is from another time than the rest of the
+            clip.
     """
-    fixed = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
-    if OVER_BACKGROUND & set(kinds) and backgrounds is not None:
-        frames, poses, fixed = paste(frames, poses, backgrounds, kinds, first_apart)
-    if "mirror" in kinds:
-        mirrored = draw(torch.rand, len(frames), 1, 1, 1, 1, device=frames.device) < 0.5
-        frames, poses = (torch.where(mirrored, clip.flip(-1), clip) for clip in (frames, poses))
-    if set(kinds) - {"paste", "mirror"}:
-        turned = torch.ones_like(fixed) if "turn" in kinds else fixed & ("tilt" in kinds)
-        frames, poses = _warp(frames, poses, kinds, turned)
+    frames, poses = to_float(batch.frames), to_float(batch.poses)
+    kinds = set(args.augment.split(",")) - {"none"}
+    unchanged = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
+    if kinds & NEEDS_BACKGROUND and batch.background is not None:
+        background, random_reference = to_float(batch.background), args.reference_frame == "any"
+        frames, poses, unchanged = copy_paste(frames, poses, background, kinds, random_reference)
+    if kinds - {"copy_paste"}:
+        frames, poses = _affine(frames, poses, unchanged, kinds)
+    if args.pose_dropout:
+        poses = drop_poses(poses, args.pose_dropout)
     return frames, poses
 
 
-def _warp(frames: Tensor, poses: Tensor, kinds: Collection[str], turned: Tensor) -> tuple[Tensor, Tensor]:
-    """Change whole pictures; clips are turned only where `turned`, `(B,)`, is true."""
+def _affine(
+    frames: Tensor, poses: Tensor, unchanged: Tensor, kinds: Collection[str]
+) -> tuple[Tensor, Tensor]:
+    """Rotate and shear whole images; with person_affine only, those in which the person is `unchanged`."""
     count, (height, width) = len(frames), frames.shape[-2:]
-    changed = draw(torch.rand, count, device=frames.device) < SHARE
-
-    def uniform(limit: float, chosen: Tensor | bool) -> Tensor:
-        return limit * (chosen & changed) * (2 * draw(torch.rand, count, device=frames.device) - 1)
-
-    angle, shear = uniform(ROTATION, turned), uniform(SHEAR, turned)
-    scale = uniform(LOG_SCALE, "scale" in kinds).exp()
-    across, down = (uniform(limit, "move" in kinds) for limit in MOVE)
-    linear = linear_map(angle, shear, scale, height / width)
-    matrix = torch.cat([linear, torch.stack([across, down], dim=1)[:, :, None]], dim=2)
+    selected = torch.ones_like(unchanged) if "affine" in kinds else unchanged
+    selected = selected & (draw(torch.rand, count, device=frames.device) < AFFINE_FRACTION)
+    angle, shear = (
+        limit * selected * (2 * draw(torch.rand, count, device=frames.device) - 1)
+        for limit in (ROTATION, SHEAR)
+    )
+    linear = affine_matrix(angle, shear, torch.ones_like(angle), height / width)
+    matrix = torch.cat([linear, torch.zeros_like(linear[:, :, :1])], dim=2)
     # grid_sample pads with 0, so white is shifted to 0 while the poses are sampled.
     flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2) - 1
     grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)

@@ -1,44 +1,39 @@
-"""The background of each shot of a video, as far as the camera stood still.
+"""The background of each shot of a video with a static camera.
 
-The median of a shot, pixel by pixel, over the frames whose pose is not near the pixel: the person is not part
-of it, even where they stand for most of the shot.
+It is the median over time, pixel by pixel, of the frames whose pose is not near the pixel, so the person is
+not part of it even where they stand most of the time.
 """
 
 import numpy as np
 import torch
 from torch.nn.functional import pad
 
-FRAMES = 240  # of a shot, evenly spread; more do not change a median
-ROWS_AT_ONCE = 16  # of a picture, so that large pictures need little memory
-NEAR = 0.175  # how far a body reaches from its pose, shadow included, as a fraction of the height
-INK = 0.1  # darkness from which a pixel belongs to a pose, in [0, 1]
-# A shot is steady if its uncovered pixels differ from their median by less than this on average, in [0, 1].
-STEADY = 0.03
-SHARED = 0.3  # of a picture, that two backgrounds must both know before they are compared
+MAX_FRAMES = 240  # of a shot, evenly spaced; more do not change a median
+ROW_CHUNK = 16  # rows per median, which bounds the memory
+BODY_REACH = 0.175  # how far a body and its shadow reach from the pose, as a fraction of the height
+MIN_INTENSITY = 0.1  # from which a pixel belongs to a pose, in [0, 1]
+# Mean deviation of the uncovered pixels from their median, in [0, 1], up to which the camera is static.
+MAX_DEVIATION = 0.03
+MIN_OVERLAP = 0.3  # of the image, that two backgrounds must both know to be compared
 
 
-def near_pose(poses: torch.Tensor, reach: float = NEAR) -> torch.Tensor:
-    """Pixels near a drawn pose: `(..., 3, H, W)` in [0, 1], on white -> `(..., 1, H, W)` of 0 and 1."""
-    ink = ((1 - poses).amax(dim=-3, keepdim=True) > INK).to(poses.dtype)
-    side = 2 * int(reach * poses.shape[-2]) + 1
-    return largest_near(largest_near(ink, -1, side), -2, side)
+def near_pose(poses: torch.Tensor, reach: float = BODY_REACH) -> torch.Tensor:
+    """Mask of the pixels near a pose drawn on white: `(..., 3, H, W)` in [0, 1] -> `(..., 1, H, W)`."""
+    is_drawn = ((1 - poses).amax(dim=-3, keepdim=True) > MIN_INTENSITY).to(poses.dtype)
+    size = 2 * int(reach * poses.shape[-2]) + 1
+    return max_filter(max_filter(is_drawn, -1, size), -2, size)
 
 
-def largest_near(values: torch.Tensor, dim: int, side: int) -> torch.Tensor:
-    """The largest of `side` values around each, found in windows whose length doubles.
+def max_filter(values: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """Maximum of an odd number of values around each, along dimension -1 or -2; `values` are not negative.
 
-    It is `max_pool2d` along one side of pictures, several times faster on CPUs.
-
-    Args:
-        values: `(..., H, W)`, not negative.
-        dim: -1 or -2.
-        side: an odd number.
+    Windows of doubling length make it several times faster than `max_pool2d` on CPUs.
     """
     length = values.shape[dim]
-    padding = (side // 2, side // 2) if dim == -1 else (0, 0, side // 2, side // 2)
+    padding = (size // 2, size // 2) if dim == -1 else (0, 0, size // 2, size // 2)
     values, width = pad(values, padding), 1
-    while width < side:
-        step = min(width, side - width)
+    while width < size:
+        step = min(width, size - width)
         rest = values.shape[dim] - step
         values = torch.maximum(values.narrow(dim, 0, rest), values.narrow(dim, step, rest))
         width += step
@@ -46,24 +41,20 @@ def largest_near(values: torch.Tensor, dim: int, side: int) -> torch.Tensor:
 
 
 def shot_background(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """The background of a shot.
+    """The background of a shot `(N, H, W, 3)`, uint8 `(H, W, 4)`: the colour, and 255 where it is known.
 
-    Args:
-        frames, poses: uint8 `(N, H, W, 3)`.
-
-    Returns:
-        uint8 `(H, W, 4)`: the colour, and 255 where it is known; nothing is known if the camera moves.
+    Nothing is known if the camera moves.
     """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
+    indices = np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))
     _, height, width, _ = frames.shape
-    pictures = torch.from_numpy(poses[chosen]).permute(0, 3, 1, 2)
-    covered = np.concatenate([near_pose(part / 255).bool().numpy()[:, 0] for part in pictures.split(16)])
+    images = torch.from_numpy(poses[indices]).permute(0, 3, 1, 2)
+    is_covered = np.concatenate([near_pose(part / 255).bool().numpy()[:, 0] for part in images.split(16)])
     background = np.zeros((height, width, 4), np.uint8)
     difference = count = 0.0
-    for top in range(0, height, ROWS_AT_ONCE):
-        rows = slice(top, top + ROWS_AT_ONCE)
+    for top in range(0, height, ROW_CHUNK):
+        rows = slice(top, top + ROW_CHUNK)
         values = np.ma.masked_array(
-            frames[chosen, rows], np.broadcast_to(covered[:, rows, :, None], frames[chosen, rows].shape)
+            frames[indices, rows], np.broadcast_to(is_covered[:, rows, :, None], frames[indices, rows].shape)
         )
         median = np.ma.median(values, axis=0)
         known = ~np.ma.getmaskarray(median).any(axis=-1)
@@ -71,13 +62,13 @@ def shot_background(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
         background[rows, :, 3] = 255 * known
         deviation = np.abs(values - median)
         difference, count = difference + deviation.sum(), count + deviation.count()
-    if not count or difference / count > 255 * STEADY:
+    if not count or difference / count > 255 * MAX_DEVIATION:
         background[..., 3] = 0
     return background
 
 
-def backgrounds(frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray]) -> np.ndarray:
-    """The background of each shot; what a shot never shows comes from another one of the same background.
+def estimate_backgrounds(frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray]) -> np.ndarray:
+    """The background of each shot; what a shot never shows is taken from another with the same background.
 
     Args:
         frames, poses: uint8 `(N, H, W, 3)`.
@@ -95,13 +86,13 @@ def backgrounds(frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray]) 
 
 
 def _complete(background: np.ndarray, other: np.ndarray) -> None:
-    """Copy what is not known from another background if they agree, up to a shift of each colour."""
+    """Copy unknown pixels from another background if they agree, up to an offset of each colour."""
     known, other_known = background[..., 3] > 0, other[..., 3] > 0
     both, missing = known & other_known, ~known & other_known
-    if not missing.any() or both.mean() < SHARED:
+    if not missing.any() or both.mean() < MIN_OVERLAP:
         return
     difference = background[both][:, :3].astype(np.float32) - other[both][:, :3]
-    shift = np.median(difference, axis=0)
-    if np.abs(difference - shift).mean() < 255 * STEADY:
-        background[missing, :3] = (other[missing][:, :3] + shift).round().clip(0, 255)
+    offset = np.median(difference, axis=0)
+    if np.abs(difference - offset).mean() < 255 * MAX_DEVIATION:
+        background[missing, :3] = (other[missing][:, :3] + offset).round().clip(0, 255)
         background[missing, 3] = 255

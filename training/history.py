@@ -1,11 +1,12 @@
-"""The records of a run: one row for each epoch, as history.csv, in TensorBoard, and in the checkpoint."""
+"""The record of a run: one row per epoch, in history.csv, TensorBoard and the checkpoint."""
 
 import csv
 import io
 from pathlib import Path
 
+import utils
 from runtime import files
-from training.events import Events
+from runtime.cli import log
 
 COLUMNS = (
     "epoch", "loss", "mse", "kl", "beta", "tfr", "teacher_forcing", "clip_length", "lr", "val_loss",
@@ -13,17 +14,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def validated(rows: list[dict]) -> list[dict]:
-    """The rows of the epochs that ended with a validation."""
-    return [row for row in rows if row["val_psnr"] is not None]
-
-
 class History:
     """What a run has done so far, and which of its epochs is the best.
 
-    Attributes:
-        rows: one for each epoch, with a value for each of `COLUMNS`.
-        psnr_by_frame: of the "last" and of the "best" validation.
+    `rows` has a value for each of `COLUMNS`, `psnr_by_frame` the curves of the "last" and the "best"
+    validation.
     """
 
     def __init__(self):
@@ -31,7 +26,7 @@ class History:
         self.psnr_by_frame: dict[str, list[float]] = {}
         # Index of the first row that counts for the best epoch: earlier ones belong to another run.
         self._branch_point = 0
-        self._events = Events()
+        self._tensorboard, self._num_logged = None, 0
 
     def state_dict(self) -> dict:
         """Plain values, for a checkpoint."""
@@ -39,21 +34,21 @@ class History:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what `state_dict` returned."""
-        # Rows of a former version lack the columns that are newer.
+        # Rows of old checkpoints lack newer columns.
         self.rows = [{column: row.get(column) for column in COLUMNS} for row in state["rows"]]
         self.psnr_by_frame = dict(state["psnr_by_frame"])
         self._branch_point = state.get("branch_point", 0)
 
     def branch(self) -> None:
-        """Begin another run after the last row: that row is the first that counts for the best epoch."""
+        """Start another run after the last row, which is the first that counts for the best epoch."""
         self._branch_point = len(self.rows) - 1
         self.psnr_by_frame.pop("best", None)
         if self.last_is_best():
             self.psnr_by_frame["best"] = self.psnr_by_frame["last"]
 
     def best_row(self) -> dict | None:
-        """The row of this run's epoch with the highest validation PSNR; None before a validation."""
-        rows = validated(self.rows[self._branch_point :])
+        """The row of this run with the highest validation PSNR; None before a validation."""
+        rows = [row for row in self.rows[self._branch_point :] if row["val_psnr"] is not None]
         return max(rows, key=lambda row: row["val_psnr"], default=None)
 
     def last_is_best(self) -> bool:
@@ -66,12 +61,7 @@ class History:
         return sum(row["seconds"] for row in self.rows)
 
     def add(self, record: dict) -> None:
-        """Append an epoch.
-
-        Args:
-            record: a value for each column, and `psnr_by_frame`; those of a validation are missing if there
-                was none.
-        """
+        """Append an epoch: a value for each column, and `psnr_by_frame` if there was a validation."""
         self.rows.append({column: record.get(column) for column in COLUMNS})
         if "val_psnr" in record:
             self.psnr_by_frame["last"] = record["psnr_by_frame"]
@@ -79,15 +69,39 @@ class History:
                 self.psnr_by_frame["best"] = record["psnr_by_frame"]
 
     def write(self, folder: Path) -> None:
-        """Write history.csv, val_psnr_by_frame.csv and TensorBoard's events. Raises as `files.write` does."""
+        """Write history.csv, val_psnr_by_frame.csv and TensorBoard's events."""
         files.write(folder / "history.csv", _csv(COLUMNS, self.rows))
-        curves = self.psnr_by_frame
-        frames = [
-            {"frame": frame, **dict(zip(curves, values, strict=True))}
-            for frame, values in enumerate(zip(*curves.values(), strict=True), 1)
-        ]
+        by_frame = enumerate(zip(*self.psnr_by_frame.values(), strict=True), 1)
+        frames = [{"frame": t, **dict(zip(self.psnr_by_frame, psnr, strict=True))} for t, psnr in by_frame]
         files.write(folder / "val_psnr_by_frame.csv", _csv(("frame", "last", "best"), frames))
-        self._events.write(folder / "tensorboard", self.rows)
+        self._log_to_tensorboard(folder / "tensorboard")
+
+    def plot(self, folder: Path) -> None:
+        """Write the plots of the run."""
+        files.save(folder / "losses.png", utils.plot_losses, self.rows)
+        files.save(folder / "schedules.png", utils.plot_schedules, self.rows)
+        files.save(folder / "val_psnr_by_epoch.png", utils.plot_psnr_by_epoch, self.rows)
+        files.save(folder / "val_psnr_by_frame.png", utils.plot_psnr_by_frame, self.psnr_by_frame)
+
+    def _log_to_tensorboard(self, folder: Path) -> None:
+        """Log the new rows. The first call logs all, and TensorBoard discards those of former processes."""
+        if self._tensorboard is None:
+            try:
+                # Imported here: it takes a second.
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._tensorboard = False
+                log("no TensorBoard events (pip install tensorboard); history.csv has the same values")
+            else:
+                self._tensorboard = SummaryWriter(str(folder), purge_step=0)
+        if not self._tensorboard:
+            return
+        for row in self.rows[self._num_logged :]:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._tensorboard.add_scalar(name, value, row["epoch"])
+        self._num_logged = len(self.rows)
+        self._tensorboard.flush()
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict]) -> str:

@@ -1,6 +1,6 @@
-"""Every flag of Trainer.py and Tester.py, declared once, and how its value is decided.
+"""Every flag of Trainer.py and Tester.py, declared once; the recipes; and how a flag gets its value.
 
-`default < architecture < pictures' size < budget < recipe < checkpoint < command line`: see `resolve`.
+Precedence: recipe < checkpoint < command line (`resolve`). The defaults are those of the default recipe.
 """
 
 import argparse
@@ -8,196 +8,184 @@ from pathlib import Path
 
 from modules import ARCHITECTURES
 from runtime.cli import UserError
-from runtime.parser import REQUIRED, Flag, Parser, choice, real, subset, switch, value, whole
-from training.augment import KINDS
-from training.presets import RECIPES, by_minutes, by_size
-from training.schedules import KL_CYCLES, KL_END, TFR_END
+from runtime.parser import REQUIRED, Flag, Parser, float_range, int_range, subset
 
-_UNET = ARCHITECTURES["unet"].DEFAULTS
-DATA = (
-    value("--DR", Path, REQUIRED, "dataset root: folder with train, val and test"),
-    value("--save_root", Path, REQUIRED, "folder for everything that is written"),
-    value("--num_workers", whole(0, 256), 4, "threads that decode pictures, once for each dataset and size"),
-    # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
-    value("--frame_H", whole(4), 32, "frame height to which pictures are resized"),
-    value("--frame_W", whole(4), 64, "frame width to which pictures are resized"),
+from .augment import KINDS
+from .schedules import KL_ANNEAL_START, KL_CYCLES, KL_END, TFR_END
+
+# A recipe is a row of values. Those of "default" are declared with the flags.
+RECIPES = {
+    "default": {},
+    "lab": {
+        "arch": "lab", "optim": "Adam", "weight_decay": 0.0,
+        "lr": 0.001, "lr_schedule": "step", "lr_warmup": 0,
+        "batch_size": 2, "train_vi_len": 16, "start_vi_len": 16,
+        "clips": "in_order", "reference_frame": "clip", "augment": "none",
+        "tfr": 1.0, "tfr_sde": 10,
+        "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": KL_ANNEAL_START,
+        "kl_reduction": "sum", "z_dropout": 0.0, "recon_loss": "mse",
+        "per_val": 1, "z": "sample", "fill_poses": 0, "tta": 1, "precision": "fp32",
+    },
+    # For frames of about 256x128 (docs/own-video.md).
+    "large": {"batch_size": 1, "patch_size": 4, "tta": 1},
+}  # fmt: skip
+RENAMED_FLAGS = {
+    "--first_frame": "--reference_frame", "--shifts": "--tta", "--fold": "--patch_size",
+    "--scales": "--unet_levels", "--mse_weights": "--recon_loss",
+}  # fmt: skip
+RENAMED_KINDS = {"turn": "affine", "paste": "copy_paste", "tilt": "person_affine"}
+
+COUNT, FRAMES = int_range(1), int_range(2)
+POSITIVE, FRACTION, PART = (
+    float_range(0, exclusive=True),
+    float_range(0, 1),
+    float_range(0, 1, exclusive=True),
 )
+
+
+def _size(name: str, help: str, **settings) -> Flag:
+    """A flag whose default is that of the architecture."""
+    sizes = {arch: networks.DEFAULTS.get(name.lstrip("-")) for arch, networks in ARCHITECTURES.items()}
+    text = ", ".join(f"{size} for {arch}" for arch, size in sizes.items() if size is not None)
+    return Flag(name, None, f"{help} (default: {text})", **settings)
+
+
+DATA = (
+    Flag("--DR", REQUIRED, "dataset root: folder with train, val and test", type=Path),
+    Flag("--save_root", REQUIRED, "output folder", type=Path),
+    Flag("--num_workers", 4, "threads that decode images, once per dataset and size", type=int_range(0, 256)),
+    # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
+    Flag("--frame_H", 32, "frame height; images are resized", type=int_range(4)),
+    Flag("--frame_W", 64, "frame width; images are resized", type=int_range(4)),
+)
+VALIDATION = (Flag("--val_vi_len", 630, "validation video length, in frames", type=FRAMES),)
 MODEL = (
-    choice(
-        "--arch", ARCHITECTURES, "unet",
-        "architecture: U-shaped networks over a few scales, or the networks of the course lab; sets the "
-        "defaults of the other flags of this group (those listed are of unet)",
+    Flag(
+        "--arch", "unet", "architecture: multi-scale networks, or those of the course; sets their sizes",
+        choices=list(ARCHITECTURES),
     ),
-    value("--F_dim", whole(8), _UNET["F_dim"], "channels of the frame feature"),
-    value("--L_dim", whole(2), _UNET["L_dim"], "channels of the pose (label) feature"),
-    value("--N_dim", whole(4), _UNET["N_dim"], "channels of the latent z (noise)"),
-    value("--D_out_dim", whole(8), _UNET["D_out_dim"], "channels of the decoder fusion's output"),
-    value("--fold", whole(1, 16), _UNET["fold"], "unet: how much smaller than a frame its features are"),
-    value(
-        "--scales", whole(2, 8), _UNET["scales"],
-        "unet: scales of the decoder fusion, each half the size of the one before",
-    ),
-    choice(
-        "--output", ["linear", "sigmoid"], _UNET["output"],
-        "range of the generator's frames: unbounded, or (0, 1); the course lab's own Tester expects linear",
+    _size("--F_dim", "channels of the frame feature", type=int_range(8)),
+    _size("--L_dim", "channels of the pose (label) feature", type=int_range(2)),
+    _size("--N_dim", "channels of the latent z (noise)", type=int_range(4)),
+    _size("--D_out_dim", "channels of the decoder fusion's output", type=int_range(8)),
+    _size("--patch_size", "unet: ratio of the frame size to the feature size", type=int_range(1, 16)),
+    _size("--unet_levels", "unet: resolutions of the decoder fusion", type=int_range(2, 8)),
+    _size(
+        "--output", "range of generated frames: unbounded, or (0, 1); the course's Tester expects linear",
+        choices=["linear", "sigmoid"],
     ),
 )  # fmt: skip
-VALIDATION = (value("--val_vi_len", whole(2), 630, "validation video length, in frames"),)
 GENERATION = (
-    value(
-        "--fill_poses", whole(0), 5,
-        "blank poses in a row that are taken for lost, and filled with the pose before or after them; longer "
-        "gaps stay blank, because the person is gone",
+    Flag("--fill_poses", 5, "fill gaps of up to N missing poses with the nearest pose", type=int_range(0)),
+    Flag(
+        "--tta", 3, "test-time augmentation: number of shifted inputs to average over", type=int_range(1, 99)
     ),
-    value(
-        "--shifts", whole(1, 99), 3,
-        "a frame is the mean of this many predictions, from inputs that are shifted sideways by 0, 1, -1, "
-        "2, .. pixels; 1 is the fastest",
+    Flag(
+        "--z", "mean", "latent in generation: the prior's mean (0), or a sample", choices=["mean", "sample"]
     ),
-    choice(
-        "--z", ["mean", "sample"], "mean",
-        "latent in generation: the prior's mean (0), or a sample of it",
-    ),
-)  # fmt: skip
+)
 TRAINING = (
-    choice(
-        "--recipe", ["default", "lab"], "default",
-        "a set of defaults: those listed here, or the architecture and the protocol of the course lab",
+    Flag(
+        "--recipe", "default", "default values of all flags: those listed here, the course's protocol (lab), "
+        "or those for frames of about 256x128 (large)", choices=list(RECIPES),
     ),
-    value("--num_epoch", whole(1), 70, "number of epochs"),
-    value(
-        "--max_minutes", real(0, above=True), None,
-        "minutes of training (validation is not counted), instead of --num_epoch; the learning rate and "
-        "teacher forcing reach their final values at that time",
+    Flag("--num_epoch", 70, "number of epochs", type=COUNT),
+    Flag("--max_minutes", None, "training time in minutes, instead of --num_epoch", type=POSITIVE),
+    Flag("--batch_size", 2, "clips of --train_vi_len frames per step; more of shorter clips", type=COUNT),
+    Flag("--train_vi_len", 16, "training video length: frames per clip, at the end", type=FRAMES),
+    Flag("--start_vi_len", 3, "frames per clip at the start; clips grow to --train_vi_len", type=FRAMES),
+    Flag(
+        "--clips", "shuffled", "clips at random offsets and shuffled, or end to end and in order",
+        choices=["shuffled", "in_order"],
     ),
-    value(
-        "--batch_size", whole(1), 2,
-        "clips of --train_vi_len frames in a step; of shorter clips as many as have about the same work",
+    Flag("--reference_frame", "any", "frame 0 of a clip, or any of its shot", choices=["clip", "any"]),
+    Flag(
+        "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
+        "rotate and shear images, move and rescale the person over a fixed background, rotate and shear "
+        "the person",
+        type=subset(KINDS, RENAMED_KINDS),
     ),
-    value("--train_vi_len", whole(2), 16, "training video length: frames of a clip at the end of a run"),
-    value(
-        "--start_vi_len", whole(2), 3,
-        "frames of a clip at the start of a run; clips grow to --train_vi_len (off if both are equal)",
+    Flag("--pose_dropout", 0.0, "fraction of poses that lose the body or a part of it", type=FRACTION),
+    Flag("--partial", 1.0, "fraction of the training frames to use", type=PART),
+    Flag("--fast_train", False, "use only --fast_partial of the clips at first", action="store_true"),
+    Flag("--fast_partial", 0.4, "fraction of the clips with --fast_train", type=PART),
+    Flag("--fast_train_epoch", 5, "number of epochs of --fast_train", type=int_range(0)),
+    Flag(
+        "--recon_loss", "log_mse", "reconstruction loss: MSE with each frame weighted by 1 / MSE, or MSE",
+        choices=["log_mse", "mse"],
     ),
-    choice(
-        "--clips", ["shuffled", "in_order"], "shuffled",
-        "cut from a random offset in each epoch and shuffled, or cut end to end and read in order",
+    Flag("--optim", "Muon", "optimizer (Muon: AdamW for biases)", choices=["Adam", "AdamW", "Muon"]),
+    Flag("--weight_decay", 0.2, "weight decay: L2 penalty in Adam, else decoupled", type=float_range(0)),
+    Flag("--lr", 0.004, "peak learning rate", type=POSITIVE),
+    Flag(
+        "--lr_schedule", "cosine", "cosine to lr / 100; step: a tenth at epochs 2 and 5; or constant",
+        choices=["cosine", "step", "constant"],
     ),
-    choice(
-        "--first_frame", ["clip", "any"], "any",
-        "a training clip starts from its own first frame, or from any frame of its shot",
-    ),
-    value(
-        "--augment", subset(KINDS), "turn,paste",
-        f"change training clips at random, frames and poses alike: some of {','.join(KINDS)}, or none; over "
-        "a background that stays, paste moves and scales the person, and tilt turns and shears them",
-    ),
-    value(
-        "--pose_dropout", real(0, 1), 0.0,
-        "fraction of the poses in training that lose the body or a part of it, for up to 3 frames in a row",
-    ),
-    value("--partial", real(0, 1, above=True), 1.0, "fraction of the training frames to use"),
-    switch("--fast_train", "use only --fast_partial of the clips in the epochs before --fast_train_epoch"),
-    value("--fast_partial", real(0, 1, above=True), 0.4, "fraction of the clips while --fast_train lasts"),
-    value("--fast_train_epoch", whole(0), 5, "number of epochs that --fast_train lasts"),
-    choice(
-        "--mse_weights", ["psnr", "even"], "psnr",
-        "weights of the frames in the MSE: the inverse of a frame's own MSE, so that the mean PSNR rises "
-        "fastest, or even",
-    ),
-    choice(
-        "--optim", ["Adam", "AdamW", "Muon"], "Muon",
-        "optimizer; Muon orthogonalizes the updates of convolutions, and updates the rest as AdamW does",
-    ),
-    value("--weight_decay", real(0), 0.2, "weight decay: an L2 penalty in Adam, decoupled in the others"),
-    value("--lr", real(0, above=True), 0.004, "highest learning rate"),
-    choice(
-        "--lr_schedule", ["cosine", "step", "constant"], "cosine",
-        "learning rate: cosine down to lr / 100; a tenth at epoch 2 and again at epoch 5; or constant",
-    ),
-    value("--lr_warmup", whole(0), 50, "steps of linear warm-up"),
+    Flag("--lr_warmup", 50, "steps of linear warm-up", type=int_range(0)),
 )  # fmt: skip
 SCHEDULES = (
-    value("--tfr", real(0, 1), 1.0, "teacher-forcing ratio at the start"),
-    value(
-        "--tfr_sde", whole(0), None,
-        "teacher-forcing start of decay: epoch in which it starts to fall; if not given, it falls from the "
-        f"start of the run to 0 at {TFR_END:.0%}% of it",
+    Flag("--tfr", 1.0, "initial teacher-forcing ratio", type=FRACTION),
+    Flag(
+        "--tfr_sde", None, "teacher-forcing start of decay: epoch from which the ratio falls; by default "
+        f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
-    value(
-        "--tfr_d_step", real(0, 1), None,
-        "teacher-forcing decay step: fall of the ratio in each epoch; if not given, it falls evenly, with "
-        "--tfr_sde to 0 in the last epoch",
+    Flag(
+        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default linear, to 0 in the last epoch",
+        type=FRACTION,
     ),
-    choice(
-        "--kl_anneal_type", ["Cyclical", "Monotonic", "NoKL_Annealing"], "Cyclical",
-        "how beta, the weight of the KL term, rises",
+    Flag(
+        "--kl_anneal_type", "Cyclical", "annealing of beta, the weight of the KL term",
+        choices=["Cyclical", "Monotonic", "NoKL_Annealing"],
     ),
-    value(
-        "--kl_anneal_cycle", whole(1), None,
-        "length of a cycle in epochs (Fu et al. 2019 give the number of cycles instead); if not given, "
-        f"{KL_CYCLES} cycles take the run up to {KL_END:.0%}% of it, and beta is 1 afterwards",
+    Flag(
+        "--kl_anneal_cycle", None, "epochs per cycle (Fu et al. 2019 give the number of cycles instead); by "
+        f"default {KL_CYCLES} cycles until {KL_END:.0%}% of the run, and beta 1 afterwards", type=COUNT,
     ),
-    value("--kl_anneal_ratio", real(0), 2.0, "slope of beta: R = 2 reaches 1 in the middle of a cycle"),
-    # Lower on the ELBO's scale, the posterior tells what generation will not know (docs/quality.md).
-    value("--kl_anneal_start", real(0, 1), 0.3, "smallest beta"),
-    choice(
-        "--kl_reduction", ["sum", "mean", "elbo"], "elbo",
-        "KL over channels and pixels: summed, averaged, or weighted so that beta 1 is the evidence lower "
-        "bound (always summed over time)",
+    Flag("--kl_anneal_ratio", 2.0, "slope of beta: 2 reaches 1 in mid-cycle", type=float_range(0)),
+    # Lower on the ELBO's scale, the posterior carries what generation cannot know (docs/results.md).
+    Flag("--kl_anneal_start", 0.3, "minimum of beta", type=FRACTION),
+    Flag(
+        "--kl_reduction", "elbo", "KL: summed over z, or scaled so that beta 1 is the evidence lower bound",
+        choices=["sum", "elbo"],
     ),
-    # A posterior that has opened makes the frames of training better and those of generation worse.
-    value(
-        "--z_dropout", real(0, 1), 0.5,
-        "fraction of the training clips that have z = 0, the prior's mean, as in generation; the others have "
-        "z from the posterior",
-    ),
+    # A posterior that carries much improves training frames and harms generated ones.
+    Flag("--z_dropout", 0.5, "fraction of training clips with z = 0, the prior's mean", type=FRACTION),
 )  # fmt: skip
 RUN = (
-    switch("--resume", "continue the run in --save_root from its last.ckpt"),
-    value("--ckpt_path", Path, None, "checkpoint to continue in a new --save_root, or to --test"),
-    switch("--overwrite", "delete the run that --save_root holds"),
-    value("--per_save", whole(1), 3, "epochs from one kept checkpoint to the next"),
-    value("--per_val", whole(1), 5, "epochs from one validation to the next; the last epoch has one"),
-    switch("--test", "no training: validate --ckpt_path"),
-    switch("--store_visualization", "write the GIF and the plot of every validation, not only of the last"),
+    Flag("--resume", False, "continue training from last.ckpt in --save_root", action="store_true"),
+    Flag("--ckpt_path", None, "checkpoint to continue in a new --save_root, or to --test", type=Path),
+    Flag("--overwrite", False, "delete the run in --save_root", action="store_true"),
+    Flag("--per_save", 3, "epochs between kept checkpoints", type=COUNT),
+    Flag("--per_val", 5, "epochs between validations; the last epoch has one", type=COUNT),
+    Flag("--test", False, "validate --ckpt_path without training", action="store_true"),
+    Flag("--store_visualization", False, "keep the GIF and plot of every validation", action="store_true"),
 )
 TEST = (
-    value("--ckpt_path", Path, REQUIRED, "checkpoint to render with"),
-    value("--val_vi_len", whole(2), None, "frames of a test video; if not given, all"),
+    Flag("--ckpt_path", REQUIRED, "checkpoint to render with", type=Path),
+    Flag("--val_vi_len", None, "test video length, in frames; by default all", type=FRAMES),
     Flag(
-        "--make_gif", True, "write GIFs: the prediction alone, and beside pose, truth and error",
-        {"action": argparse.BooleanOptionalAction},
+        "--make_gif", True, "write GIFs of the prediction, and of pose, prediction, truth and error",
+        action=argparse.BooleanOptionalAction,
     ),
-    switch("--mp4", "write the same videos as MP4, too"),
-    switch("--submission", "write submission.csv, which the course lab has asked for since 2024"),
+    Flag("--mp4", False, "write the same videos as MP4 (needs PyAV)", action="store_true"),
+    Flag("--submission", False, "write submission.csv for the course (since 2024)", action="store_true"),
     Flag(
-        "--samples", None,
-        "score z = 0, one sample of z, the best and the mean of N, and how much of z is used; show some",
-        {"type": whole(1), "metavar": "N"},
+        "--samples", None, "score z = 0, one sample of z, best and mean of N samples, and the use of z",
+        type=COUNT, metavar="N",
     ),
-    value(
-        "--pose_dropout", real(0, 1), 0.0,
-        "score with this fraction of the poses blank, too, and say what is lost",
-    ),
-    switch("--drift", "score frames predicted from the true last frame, too, and the drift"),
-    switch("--test", "accepted because the course lab's command has it; Tester always tests"),
+    Flag("--pose_dropout", 0.0, "score also with this fraction of the poses blank", type=FRACTION),
+    Flag("--drift", False, "score also teacher-forced predictions, and the drift", action="store_true"),
+    Flag("--test", False, "ignored: the course's command has it", action="store_true"),
 )  # fmt: skip
 HARDWARE = (
-    value("--device", str, None, "cuda, cuda:1, cpu; if not given, CUDA where available"),
-    value("--gpu", whole(0), 1, "number of GPUs to use, with one process for each; 0 is the CPU"),
-    choice(
-        "--precision", ["auto", "fp32", "bf16", "fp16"], "auto",
-        "arithmetic of the networks; auto is bf16 where the device has it in hardware, else fp16 on GPUs and "
-        "fp32 on CPUs",
+    Flag("--device", None, "cuda, cuda:N or cpu; by default CUDA where available", type=str),
+    Flag("--gpu", 1, "number of GPUs, one process each; 0 is the CPU", type=int_range(0)),
+    Flag(
+        "--precision", "auto", "precision of the networks; auto is bf16 where the hardware has it",
+        choices=["auto", "fp32", "bf16"],
     ),
-    value(
-        "--threads", whole(1, 1024), None,
-        "threads on the CPU; if not given, as many as there are cores that other programs leave free, looked "
-        "at again in each epoch",
-    ),
-    # torch takes 64 bits.
-    value("--seed", whole(0, 2**63 - 1), 0, "seed of all randomness"),
+    Flag("--threads", None, "CPU threads; by default as many as the load average leaves free", type=COUNT),
+    Flag("--seed", 0, "random seed", type=int_range(0, 2**63 - 1)),
 )  # fmt: skip
 TRAINER = {
     "data": (*DATA, *VALIDATION),
@@ -214,7 +202,7 @@ TESTER = {
     "hardware": HARDWARE,
 }
 MODEL_FLAGS = tuple(flag.dest for flag in MODEL)
-# These flags belong to a machine or to a command; all others define a run and go with its checkpoint.
+# Flags of a machine or a command; all others belong to the run and are stored in its checkpoints.
 NOT_INHERITED = {
     "DR", "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
     "test", "store_visualization",
@@ -232,7 +220,7 @@ def tester_parser() -> Parser:
 
 
 def _parser(groups: dict[str, tuple[Flag, ...]], **settings) -> Parser:
-    parser = Parser(**settings)
+    parser = Parser(renamed=RENAMED_FLAGS, **settings)
     for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for flag in flags:
@@ -241,56 +229,54 @@ def _parser(groups: dict[str, tuple[Flag, ...]], **settings) -> Parser:
 
 
 def resolve(
-    groups: dict[str, tuple[Flag, ...]], typed: dict, stored: dict | None = None
+    groups: dict[str, tuple[Flag, ...]], cli_args: dict, checkpoint_args: dict | None = None
 ) -> argparse.Namespace:
-    """Decide every flag.
+    """The value of every flag: recipe < checkpoint < command line.
 
     Args:
         groups: `TRAINER` or `TESTER`.
-        typed: the flags on the command line. A recipe there counts as if all its flags stood there.
-        stored: the flags of the checkpoint that is continued or tested.
-
-    Raises:
-        UserError: flags contradict each other, or the checkpoint's architecture or recipe is not known.
+        cli_args: the flags on the command line.
+        checkpoint_args: the flags of the checkpoint to continue or test, its recipe included.
     """
-    if {"num_epoch", "max_minutes"} <= typed.keys():
+    checkpoint_args = dict(checkpoint_args or {})
+    if {"num_epoch", "max_minutes"} <= cli_args.keys():
         raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
-    stored = {name: value for name, value in (stored or {}).items() if name not in NOT_INHERITED}
-    if "num_epoch" in typed:
-        stored.pop("max_minutes", None)
-    typed = RECIPES[typed.get("recipe", "default")] | typed
-    defaults = {flag.dest: flag.default for flags in groups.values() for flag in flags}
-    recipe = _known(RECIPES, "recipe", stored.get("recipe", "default"))
-    decided = defaults | recipe | stored | typed
-    arch = _known(ARCHITECTURES, "arch", decided["arch"])
-    if foreign := {"fold", "scales"} & typed.keys() - arch.DEFAULTS.keys():
-        raise UserError(f"--{min(foreign)} is of --arch unet, not of {decided['arch']}")
-    presets = {}
-    if not stored:  # a checkpoint brings what its run was given, by itself or by a version without presets
-        presets = by_size(decided["arch"], decided["frame_H"] * decided["frame_W"])
-        presets |= by_minutes(decided["arch"], decided.get("max_minutes"))
-    decided = defaults | arch.DEFAULTS | presets | recipe | stored | typed
-    if arch is ARCHITECTURES["unet"] and decided["fold"] >= max(decided["frame_H"], decided["frame_W"]):
-        raise UserError(f"--fold {decided['fold']} leaves nothing of a frame as small as this")
-    return argparse.Namespace(**{name: decided[name] for name in defaults})
+    if "num_epoch" in cli_args:
+        checkpoint_args.pop("max_minutes", None)
+    recipe = cli_args.get("recipe") or checkpoint_args.get("recipe", "default")
+    if recipe != (own := checkpoint_args.get("recipe", recipe)):
+        raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; give single flags instead")
+    flags = {flag.dest: flag for group in groups.values() for flag in group}
+    # Flags that only Tester.py has share some names with flags of training.
+    not_inherited = NOT_INHERITED | {flag.dest for flag in groups.get("test", ())}
+    inherited = {name: value for name, value in checkpoint_args.items() if name not in not_inherited}
+    values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
+    values |= RECIPES.get(recipe, {}) | inherited | cli_args
+    known = {"arch": ARCHITECTURES, "kl_reduction": ("sum", "elbo"), "augment": (*KINDS, "none")}
+    for name in known.keys() & flags.keys():  # a checkpoint may have values that are gone
+        if not set(values[name].split(",")) <= set(known[name]):
+            raise UserError(f"the checkpoint's --{name} {values[name]} is not known; give --{name}")
+    _set_sizes(values, cli_args)
+    return argparse.Namespace(**{name: values[name] for name in flags})
 
 
-def _known(table: dict, name: str, value: object):
-    if value not in table:
-        raise UserError(f"the checkpoint's --{name} {value} is not known to this version")
-    return table[value]
+def _set_sizes(values: dict, cli_args: dict) -> None:
+    """Sizes of the networks that are not set are those of the architecture."""
+    arch, sizes = values["arch"], ARCHITECTURES[values["arch"]].DEFAULTS
+    for name in MODEL_FLAGS[1:]:
+        if name not in sizes and name in cli_args:
+            raise UserError(f"--{name} is not a flag of --arch {arch}")
+        value = values[name] if name in sizes else None
+        values[name] = sizes.get(name) if value is None else value
+    if (values["patch_size"] or 1) >= max(values["frame_H"], values["frame_W"]):
+        raise UserError(f"--patch_size {values['patch_size']} leaves nothing of a frame as small as this")
 
 
 def trainer_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """All flags of a new run, from its command line alone."""
+    """All flags of a new run, from its command line."""
     return resolve(TRAINER, vars(trainer_parser().parse_args(argv)))
 
 
-def tester_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """All flags of Tester.py, from its command line alone."""
-    return resolve(TESTER, vars(tester_parser().parse_args(argv)))
-
-
-def storable(args: argparse.Namespace) -> dict:
+def plain_values(args: argparse.Namespace) -> dict:
     """The flags as plain values, for a checkpoint and for args.json."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}

@@ -1,4 +1,4 @@
-"""What a run prints of itself: what it is, before it begins, and the titles of its progress bars."""
+"""What a run prints about itself: its configuration, and the titles of its progress bars."""
 
 from pathlib import Path
 
@@ -6,82 +6,62 @@ import numpy as np
 import torch
 from torch import nn
 
-from runtime.device import resolved_precision
+from runtime.device import num_cores, resolve_precision
 from runtime.distributed import world_size
-from runtime.threads import Threads, cores
-from training.presets import LONG_RUN, by_minutes, by_size
-from training.schedules import (
-    KL_CYCLES,
-    KL_END,
-    TFR_END,
-    Budget,
-    EpochPlan,
-    clip_length,
-    epoch_plan,
-    fast_training,
-)
 
-KL_SCALES = {
-    "sum": "on the sum over z",
-    "mean": "on the mean over z",
-    "elbo": "on the ELBO's scale",
-}
+from .options import RECIPES
+from .schedules import KL_CYCLES, KL_END, TFR_END, Budget, EpochPlan, clip_length, epoch_plan
+
+KL_SCALES = {"sum": "on the sum over z", "elbo": "on the ELBO's scale"}
 
 
-def run_summary(args, model: nn.Module, device: torch.device, clips, threads: Threads | None = None) -> str:
-    """What the budget decided, the model and how it is trained, the schedules, and what cannot be done.
+def run_summary(args, model: nn.Module, device: torch.device, dataset, background: np.ndarray | None) -> str:
+    """The configuration of a run: recipe, model, data and schedules, and what will not work.
 
     Args:
         args: all flags of the run.
-        clips: the `TrainingClips`.
-        threads: of the run; not told if there is one for each core.
+        dataset: the `ClipDataset`.
+        background: of its shots, if the augmentation needs them.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    first, last = clip_length(args, 0.0), clip_length(args, 1.0)
-    plan = epoch_plan(args, Budget(args), 0)
-    batches = clips.batches(0, 0, world_size(), first, plan.clips)
-    precision = resolved_precision(args.precision, device)
-    fast = " while --fast_train lasts" if fast_training(args, 0) else ""
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    plan, last_length = epoch_plan(args, Budget(args), 0), clip_length(args, 1.0)
+    batches = dataset.batches(0, plan.clip_length, plan.batch_size, plan.clip_fraction, ranks=world_size())
+    longest = dataset.batches(0, last_length, args.batch_size, plan.clip_fraction, ranks=world_size())
+    recipe = [
+        f"--{name} {value}" for name, value in RECIPES[args.recipe].items() if getattr(args, name) == value
+    ]
+    threads = torch.get_num_threads()
+    on_some = f" with {threads} of {num_cores()} threads" if threads != num_cores() else ""
+    fast = " during --fast_train" if plan.clip_fraction < 1 else ""
     zeros = f"; z = 0 in {args.z_dropout:.0%} of clips" if args.z_dropout else ""
     course = "" if args.recipe == "lab" else "; course protocol: --recipe lab"
-    every = "epoch" if args.per_val == 1 else f"{args.per_val} epochs"
-    step = f"{_span(plan.clips, args.batch_size)} a step, {len(batches)} steps an epoch{fast}"
-    on_cores = device.type == "cpu" and threads is not None and torch.get_num_threads() != cores()
-    place = f"{device} with {threads}" if on_cores else device
     lines = [
-        f"{args.arch}, {parameters:,} parameters, {args.optim}, {precision} on {place}; clips of "
-        f"{_span(first, last)} frames, {step}; "
-        f"validation every {every}; results in {args.save_root}",
-        f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}{course}",
+        f"recipe {args.recipe}{': ' if recipe else ''}{' '.join(recipe)}{course}",
+        f"{args.arch}, {num_parameters:,} parameters, {args.optim}, "
+        f"{resolve_precision(args.precision, device)} on {device}{on_some if device.type == 'cpu' else ''}; "
+        f"clips of {_span(plan.clip_length, last_length)} frames, "
+        f"{_span(plan.batch_size, args.batch_size)} per step, {len(batches)} steps per epoch{fast}; "
+        f"validation every {'epoch' if args.per_val == 1 else f'{args.per_val} epochs'}; "
+        f"results in {args.save_root}",
+        f"teacher forcing {_teacher_forcing(args)}; KL {_annealing(args)}{zeros}",
+        *_small_batches((batches[0], plan.batch_size), (longest[0], args.batch_size)),
+        *idle_schedules(args),
     ]
-    longest = clips.batches(0, 0, world_size(), last)
-    small = dict.fromkeys((_small_batch(batches[0], plan.clips), _small_batch(longest[0], args.batch_size)))
-    notes = *filter(None, small), *idle_schedules(args), *_missing_backgrounds(args, clips.backgrounds)
-    return "\n".join([*_decided_by_presets(args), *lines, *notes])
+    if background is not None and (missing := sum(not image[..., 3].any() for image in background)):
+        lines.append(
+            f"--augment {args.augment}: {missing} of {len(background)} shots have no static background"
+        )
+    return "\n".join(lines)
 
 
-def _decided_by_presets(args) -> list[str]:
-    reasons = {
-        "as for all frames of this size": by_size(args.arch, args.frame_H * args.frame_W),
-        f"as in all runs of {LONG_RUN} minutes or more": by_minutes(args.arch, args.max_minutes),
-    }
-    lines = []
-    for reason, preset in reasons.items():
-        flags = [f"--{name} {value}" for name, value in preset.items() if getattr(args, name) == value]
-        lines += [f"{reason}: {' '.join(flags)}"] if flags else []
-    return lines
-
-
-def _small_batch(batch: np.ndarray, wanted: int) -> str | None:
-    if len(batch) == wanted:
-        return None
-    return f"clips of {batch.shape[1]} frames: {len(batch)} a step instead of {wanted}, the data have no more"
-
-
-def _missing_backgrounds(args, backgrounds: np.ndarray | None) -> list[str]:
-    if backgrounds is None or not (missing := sum(not picture[..., 3].any() for picture in backgrounds)):
-        return []
-    return [f"--augment {args.augment}: {missing} of {len(backgrounds)} shots have no steady background"]
+def _small_batches(*batches: tuple[np.ndarray, int]) -> list[str]:
+    """A line for each kind of batch `(B, T)` that has fewer clips than wanted."""
+    lines = (
+        f"clips of {batch.shape[1]} frames: only {len(batch)} per step available instead of {wanted}"
+        for batch, wanted in batches
+        if len(batch) < wanted
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _span(first: int, last: int) -> str:
@@ -89,7 +69,7 @@ def _span(first: int, last: int) -> str:
 
 
 def idle_schedules(args) -> list[str]:
-    """A line for each schedule of which a run in epochs shows nothing, because it would act after its end."""
+    """A line for each schedule that a run in epochs is too short for."""
     if args.max_minutes is not None:
         return []
     lines, epochs = [], args.num_epoch
@@ -113,16 +93,16 @@ def training_titles(plan: EpochPlan, lr: float) -> tuple[str, str, str]:
 
 
 def training_postfix(args, plan: EpochPlan, sums: dict[str, float]) -> dict[str, object]:
-    """What stands at the end of an epoch's progress bar: the frames of a clip if clips grow, and the loss."""
+    """The end of an epoch's progress bar: the frames per clip if clips grow, and the loss."""
     loss = {"loss": sums["loss"] / max(1, sums["steps"])}
     return {"frames": plan.clip_length, **loss} if args.start_vi_len < args.train_vi_len else loss
 
 
 def best_epoch(row: dict, folder: Path) -> str:
-    """The last line of a run: its best epoch, and how much its posterior tells by z (validation video)."""
+    """The last line of a run: its best epoch, and how much the posterior uses z (validation video)."""
     use = ""
-    if row["val_kl"] is not None:  # rows of a former version lack it
-        use = f"; z: {row['val_kl']:.2g} nats a frame, {row['active_units']} active units"
+    if row["val_kl"] is not None:  # rows of old checkpoints lack it
+        use = f"; z: {row['val_kl']:.2g} nats per frame, {row['active_units']} active units"
     return f"best: {row['val_psnr']:.3f} dB in epoch {row['epoch']}{use}; all results are in {folder}"
 
 

@@ -1,100 +1,68 @@
+"""One weight gradient for all steps of a rollout, against the plain backward pass."""
+
 import pytest
 import torch
 
-import modules.cvae
 from modules import VAE_Model
 from modules.shared_weights import Conv2d, shared_gradients
 from tests.helpers import random_clips, small_model
-from tools.benchmarking.measure import count_operators
-
-SHARED = shared_gradients
 
 
-@pytest.fixture
-def share(monkeypatch):
-    """Have the free-running chain share gradients on the CPU, too, or not at all."""
-
-    def switch(on):
-        monkeypatch.setattr(
-            modules.cvae,
-            "shared_gradients",
-            lambda *_: SHARED(*(networks if on else ())),
-        )
-
-    networks = []
-
-    def model(arch, dtype):
-        torch.manual_seed(0)
-        built = VAE_Model(small_model(arch=arch)).to(dtype)
-        networks[:] = built.frame_transformation, built.Decoder_Fusion, built.Generator
-        return built, switch
-
-    return model
+def make_model(arch, dtype=torch.float32):
+    torch.manual_seed(0)
+    return VAE_Model(small_model(arch=arch)).to(dtype)
 
 
-def gradients(model, precision=None, length=6):
-    frames, poses = (clip.to(next(model.parameters()).dtype) for clip in random_clips(length=length))
-    noise = torch.zeros(2, length - 1, *model.latent_shape(8, 16), dtype=frames.dtype)
+def gradients(model, share_gradients, is_bf16=False):
+    frames, poses = (clip.to(next(model.parameters()).dtype) for clip in random_clips(length=6))
+    noise = torch.zeros(2, 5, *model.latent_shape(8, 16), dtype=frames.dtype)
     model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        predicted, mu, _ = model(frames, poses, False, noise)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        predicted, mu, _ = model(frames, poses, False, noise, share_gradients=share_gradients)
     (predicted.float().square().sum() + mu.float().square().sum()).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("arch", ["lab", "unet"])
-def test_gradients_are_those_of_the_plain_backward_pass(share, arch):
-    model, switch = share(arch, torch.float64)
-    switch(False)
-    plain = gradients(model)
-    switch(True)
-    shared = gradients(model)
+def test_gradients_equal_those_of_the_plain_backward_pass(arch):
+    model = make_model(arch, torch.float64)
+    plain, shared = gradients(model, False), gradients(model, True)
     assert plain.keys() == shared.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(shared[name], gradient, rtol=1e-10, atol=1e-13, msg=name)
-    assert not any(module.uses for module in model.modules() if isinstance(module, Conv2d))
 
 
 @pytest.mark.parametrize("arch", ["lab", "unet"])
-def test_gradients_in_bf16_differ_by_rounding_alone(share, arch):
-    model, switch = share(arch, torch.float32)
-    exact = gradients(model)
-    errors = {}
-    for on in (False, True):
-        switch(on)
-        found = gradients(model, "bf16")
-        errors[on] = sum((found[name] - exact[name]).square().sum() for name in exact)
-    assert errors[True] < 1.5 * errors[False]
-
-
-@pytest.mark.parametrize(("arch", "most"), [("lab", 0.75), ("unet", 0.9)])
-def test_operators_are_fewer(share, arch, most):
-    model, switch = share(arch, torch.float32)
-    counts = []
-    for on in (False, True):
-        switch(on)
-        counts.append(count_operators(lambda: gradients(model, length=16)))
-    assert counts[1] < most * counts[0]
-
-
-def test_nothing_is_shared_without_gradients_or_after_the_block():
-    conv = Conv2d(3, 4, 3)
-    with torch.no_grad(), shared_gradients(conv):
-        assert conv.uses is None
-    with pytest.raises(ZeroDivisionError), shared_gradients(conv):
-        assert conv.uses is not None
-        1 / 0  # noqa: B018
-    assert conv.uses is None
-
-
-def test_first_layer_of_the_decoder_is_that_of_all_inputs():
-    fusion = VAE_Model(small_model(arch="unet")).double().Decoder_Fusion
-    frame, first, pose, first_pose = (torch.rand(2, n, 6, 8, dtype=torch.float64) for n in (8, 8, 4, 4))
-    conv, norm, act = fusion.enter[0]
-    whole = act(norm(conv(torch.cat([frame, first, first_pose, pose], dim=1))))
-    seen = []
-    fusion.enter[1].register_forward_hook(lambda module, inputs, _: seen.append(inputs[0]))
-    fusion(
-        frame, pose, torch.zeros(2, 4, 3, 4, dtype=torch.float64), fusion.from_first_frame(first, first_pose)
+def test_gradients_in_bf16_are_as_exact_as_plain_ones(arch):
+    model = make_model(arch)
+    exact = gradients(model, False)
+    plain, shared = (
+        sum((gradient - exact[name]).square().sum() for name, gradient in found.items())
+        for found in (gradients(model, False, is_bf16=True), gradients(model, True, is_bf16=True))
     )
-    torch.testing.assert_close(seen[0], whole)
+    assert shared < 1.5 * plain
+
+
+def test_convolution_has_one_weight_gradient_within_the_block_only():
+    conv, x, counts = Conv2d(3, 4, 3), torch.rand(2, 3, 5, 5), []
+    for networks in ([], [conv]):
+        with shared_gradients(*networks), torch.profiler.profile() as profile:
+            (conv(x) + conv(x) + conv(x)).sum().backward()
+        events = profile.key_averages()
+        counts.append(sum(event.count for event in events if event.key == "aten::convolution_backward"))
+    assert counts == [3, 1]
+    with torch.no_grad(), shared_gradients(conv):
+        assert conv(x).shape == (2, 4, 3, 3)
+
+
+def test_share_of_the_reference_frame_in_the_first_layer_is_exact():
+    fusion = make_model("unet", torch.float64).Decoder_Fusion
+    frame, reference, pose, reference_pose = (
+        torch.rand(2, channels, 6, 8, dtype=torch.float64) for channels in (8, 8, 4, 4)
+    )
+    expected = fusion.in_block[0](torch.cat([frame, reference, reference_pose, pose], dim=1))
+    first_layer = []
+    fusion.in_block[1].register_forward_hook(lambda _m, inputs, _o: first_layer.append(inputs[0]))
+    z = torch.zeros(2, 4, 3, 4, dtype=torch.float64)
+    fusion(frame, pose, z, fusion.reference_features(reference, reference_pose))
+    torch.testing.assert_close(first_layer[0], expected)

@@ -1,39 +1,43 @@
+from typing import NamedTuple
+
 import pytest
 import torch
+from torch import Tensor
 
 from runtime.cuda_graph import WARM_UP_CALLS, Graphed
 from tests.recorder import OnCPU
 
 
+class Pair(NamedTuple):
+    values: Tensor
+    absent: Tensor | None = None
+
+
 def test_function_is_warmed_up_then_recorded_once_for_each_shape_and_setting():
-    total, recorder = torch.zeros(()), OnCPU()
+    total = torch.zeros(())
 
-    def add(values, times):
-        total.add_(times * values.sum())
+    def add(pair, factor, times):
+        total.add_(times * factor * pair.values.sum())
 
-    graphed = Graphed(add, recorder)
+    graphed = OnCPU(add)
     expected = 0.0
     for step in range(8):
         for size, times in ((2, 1), (3, 1), (3, 2)):
-            values = torch.full((size,), float(step))
-            graphed(values, times=times)
-            expected += times * size * step
+            graphed(Pair(torch.full((size,), float(step))), torch.tensor(2.0), times=times)
+            expected += 2 * times * size * step
     assert total.item() == expected
-    assert recorder.recorded == 3
+    assert (graphed.recorded, graphed.replayed) == (3, 3 * (8 - WARM_UP_CALLS))
 
 
-def test_inputs_are_copied_so_that_what_was_recorded_sees_new_values():
+def test_inputs_are_copied_into_those_that_were_recorded():
     seen, replays = [], []
 
-    def remember(values):
-        seen.append(values)
-
     class Remembering(OnCPU):
-        def record(self, function):
+        def record(self, device, function):
             function()
             return lambda: replays.append(seen[-1].clone())
 
-    graphed = Graphed(remember, Remembering())
+    graphed = Remembering(seen.append)
     for step in range(WARM_UP_CALLS + 3):
         graphed(torch.tensor([float(step)]))
     assert [values.item() for values in replays] == [3.0, 4.0, 5.0]
@@ -43,31 +47,27 @@ def test_machine_without_graphs_computes_without_them_and_says_the_first_reason(
     calls = []
 
     class Refusing(OnCPU):
-        def record(self, function):
+        def record(self, device, function):
             try:
                 raise RuntimeError("an operator reads a value\nmore text")
             except RuntimeError:
-                self.end()
+                raise RuntimeError("capture_end failed")  # noqa: B904
 
-        def end(self):
-            raise RuntimeError("capture_end failed")
-
-    graphed = Graphed(lambda values: calls.append(values.item()), Refusing())
+    graphed = Refusing(lambda values: calls.append(values.item()))
     for step in range(6):
         graphed(torch.tensor(float(step)))
     assert calls == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     errors = capsys.readouterr().err
-    assert (
-        errors.count("no CUDA graph here (an operator reads a value): ") == 1 and "capture_end" not in errors
-    )
+    assert errors.count("no CUDA graph here (an operator reads a value): ") == 1
+    assert "capture_end" not in errors
 
 
 def test_memory_that_runs_out_in_a_recording_ends_the_run():
     class Full(OnCPU):
-        def record(self, function):
+        def record(self, device, function):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    graphed = Graphed(lambda values: None, Full())
+    graphed = Full(lambda values: None)
     for _ in range(WARM_UP_CALLS):
         graphed(torch.zeros(1))
     with pytest.raises(torch.OutOfMemoryError):
@@ -77,9 +77,17 @@ def test_memory_that_runs_out_in_a_recording_ends_the_run():
 def test_time_of_warm_up_and_recording_is_known(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("runtime.cuda_graph.time.perf_counter", lambda: float(next(clock)))
-    graphed = Graphed(lambda values: None, OnCPU())
+    graphed = OnCPU(lambda values: None)
     seconds = []
     for _ in range(WARM_UP_CALLS + 3):
         graphed(torch.zeros(1))
         seconds.append(graphed.seconds)
     assert seconds == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+
+
+def test_disabled_it_is_the_function():
+    calls = []
+    graphed = Graphed(lambda values, **settings: calls.append((values, settings)), enabled=False)
+    for _ in range(WARM_UP_CALLS + 2):
+        graphed("not a tensor", times=2)
+    assert calls == [("not a tensor", {"times": 2})] * (WARM_UP_CALLS + 2) and graphed.seconds == 0

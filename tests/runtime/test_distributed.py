@@ -1,53 +1,63 @@
-"""Two processes on the CPU, started by torchrun as a user starts them."""
+"""Two ranks on the CPU: copies of this process, and once processes that torchrun starts."""
 
 import csv
 import os
-import re
+import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
 
-from tests.helpers import ROOT, SMALL_UNET, assert_succeeds, one_thread, run_script
+import Trainer
+from runtime import cli
+from tests.helpers import FORKS, ROOT, SMALL_UNET, load_libraries, one_thread, start, wait
 from training import checkpoint
 
 # Clips so short that the dataset has enough of them for the step of all ranks.
 FLAGS = [
     *SMALL_UNET, "--train_vi_len=4", "--device=cpu", "--precision=fp32", "--num_epoch=4", "--per_val=2",
-    "--lr_warmup=0", "--lr=0.002",
+    "--lr_warmup=0", "--lr=0.002", "--augment=affine",
 ]  # fmt: skip
 
+pytestmark = pytest.mark.skipif(not FORKS, reason="ranks are copies of this process")
 
-def torchrun(script, *arguments, ranks=2, **settings):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
-        str(script), *map(str, arguments),
-    ]  # fmt: skip
-    settings = {"capture_output": True, "text": True, "timeout": 120, "env": one_thread(), **settings}
-    return subprocess.run(command, check=False, **settings)
+
+def command(dataset, folder, *flags):
+    return ["--DR", str(dataset), "--save_root", str(folder), *FLAGS, *flags]
+
+
+def run_on_ranks(argv, ranks=2):
+    """Run Trainer.py in a process per rank, as torchrun does; returns exit codes, output and errors."""
+    load_libraries()
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        port = server.getsockname()[1]
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+    }  # fmt: skip
+
+    def run(rank):
+        os.environ |= shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        sys.argv = ["Trainer.py"]
+        cli.prepare()
+        cli.run(lambda: Trainer.main(argv))
+
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        children = [
+            start(lambda rank=rank: run(rank), output.fileno(), errors.fileno()) for rank in range(ranks)
+        ]
+        codes = [wait(child, 60) for child in children]
+        output.seek(0)
+        errors.seek(0)
+        return codes, output.read(), errors.read()
 
 
 def losses(folder):
     with (folder / "history.csv").open() as file:
         return [(float(row["loss"]), float(row["kl"])) for row in csv.DictReader(file)]
-
-
-def run(dataset, folder, *flags):
-    return ["--DR", dataset, "--save_root", folder, *FLAGS, *flags]
-
-
-@pytest.fixture(scope="module")
-def two_ranks(dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    return folder, torchrun(ROOT / "Trainer.py", *run(dataset, folder, "--batch_size=2"))
-
-
-@pytest.fixture(scope="module")
-def one_rank(dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rank")
-    assert_succeeds(run_script("Trainer.py", *run(dataset, folder, "--batch_size=4")))
-    return folder
 
 
 def assert_same_curve(folder, other):
@@ -56,104 +66,61 @@ def assert_same_curve(folder, other):
     torch.testing.assert_close(weights, others, rtol=1e-2, atol=1e-4)
 
 
-def test_two_ranks_learn_what_one_learns_with_twice_the_batch(two_ranks, one_rank):
+@pytest.mark.usefixtures("no_images")
+def test_two_ranks_learn_what_one_learns_with_twice_the_batch(dataset, tmp_path):
     """Augmentation, noise and the choice of clips included."""
-    folder, done = two_ranks
-    assert_succeeds(done)
-    assert_same_curve(folder, one_rank)
+    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
+    Trainer.main(command(dataset, one, "--batch_size=4"))
+    codes, output, errors = run_on_ranks(command(dataset, two, "--batch_size=2"))
+    assert codes == [0, 0], errors
+    assert_same_curve(two, one)
+    # Only rank 0 writes.
+    assert output.count("AVG PSNR") == 3  # epochs 0, 2 and the last
+    assert output.count("best: ") == 1
+    assert errors.count("Epoch 3") == 2  # the bars of training and validation
+    assert len(list((two / "tensorboard").glob("events*"))) == 1
+    # One rank continues what two have started.
+    content = checkpoint.read(two / "epoch=0.ckpt")
+    content["args"]["batch_size"] = 4
+    resumed.mkdir()
+    checkpoint.write(resumed / "last.ckpt", content)
+    Trainer.main(["--DR", str(dataset), "--save_root", str(resumed), "--resume", "--device=cpu"])
+    assert_same_curve(resumed, one)
 
 
-def test_only_rank_0_writes_and_prints(two_ranks):
-    folder, done = two_ranks
-    assert done.stdout.count("AVG PSNR") == 3  # epochs 0, 2 and the last
-    assert done.stdout.count("best: ") == 1
-    assert done.stderr.replace("\r", "\n").count("Epoch 3") >= 1
-    assert len(list((folder / "tensorboard").glob("events*"))) == 1
+def test_user_s_error_is_said_once_and_ends_all_ranks(tmp_path):
+    codes, _, errors = run_on_ranks(command(tmp_path / "nowhere", tmp_path / "run"))
+    assert codes == [2, 2] and "Traceback" not in errors
+    assert errors.count("no such folder") == 1, errors
 
 
-def test_run_goes_on_with_another_number_of_ranks(two_ranks, one_rank, dataset, tmp_path):
-    """Two ranks begin what one ends, with the batch of both."""
-    folder, _ = two_ranks
-    begun = checkpoint.read(folder / "epoch=0.ckpt")
-    begun["args"]["batch_size"] = 4
-    checkpoint.write(tmp_path / "last.ckpt", begun)
-    resume = ["--DR", dataset, "--save_root", tmp_path, "--resume", "--device=cpu"]
-    assert_succeeds(run_script("Trainer.py", *resume))
-    assert_same_curve(tmp_path, one_rank)
+def test_rank_with_other_data_ends_all_ranks(dataset, tmp_path, monkeypatch):
+    clip_dataset = Trainer.ClipDataset
+
+    def fewer_on_rank_1(args):
+        args.partial = 0.8 if os.environ["RANK"] == "1" else 1.0
+        return clip_dataset(args)
+
+    monkeypatch.setattr(Trainer, "ClipDataset", fewer_on_rank_1)
+    codes, _, errors = run_on_ranks(command(dataset, tmp_path / "run"))
+    assert codes == [2, 2] and "Traceback" not in errors
+    assert "rank 1: other training frames than on rank 0 (19 instead of 24)" in errors, errors
 
 
-def test_user_s_mistake_ends_all_ranks_with_one_line(tmp_path):
-    done = torchrun(ROOT / "Trainer.py", *run(tmp_path / "nowhere", tmp_path / "run"))
-    assert done.returncode != 0
-    assert "nowhere" in done.stderr
-    assert done.stderr.count("no such folder") == 1
-
-
-def test_failure_of_one_rank_ends_all_with_its_message(dataset, tmp_path):
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "import atexit, os, Trainer\n"
-        "from runtime import cli\n"
-        "atexit.register(os.abort)  # as a thread of gloo does now and then\n"
-        "step = Trainer.TrainingStep.__call__\n"
-        "def fail(self, *arguments, **settings):\n"
-        "    if os.environ['RANK'] == '1':\n"
-        "        raise cli.UserError('the disk of this machine is full')\n"
-        "    step(self, *arguments, **settings)\n"
-        "Trainer.TrainingStep.__call__ = fail\n"
-        "cli.run(Trainer.main)\n"
-    )
-    environment = one_thread() | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    }
-    done = torchrun(script, *run(dataset, tmp_path / "run"), env=environment)
-    assert done.returncode != 0
-    assert "rank 1: the disk of this machine is full" in done.stderr
-    assert "best: " not in done.stdout
-    assert re.search(r"exitcode +: 2 ", done.stderr), done.stderr
-
-
-SEVERAL = """
-import sys, Trainer
+LAUNCH = """
+import Trainer
 from runtime import cli
 cli.prepare()
-Trainer.gpu_count = lambda args: args.gpu
+Trainer.num_gpus = lambda name, gpu: gpu  # processes on the CPU
 cli.run(Trainer.main)
 """
 
 
-def run_on_several(dataset, folder, *flags):
-    """The Trainer on a machine where `--gpu N` finds N devices (here processes on the CPU)."""
+def test_failure_on_several_gpus_ends_in_one_line_without_torchrun_s_traceback(tmp_path):
+    """`--gpu 2` starts two processes with torchrun."""
+    argv = command(tmp_path / "nowhere", tmp_path / "run", "--gpu=2")
     environment = one_thread() | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SEVERAL, *map(str, run(dataset, folder, *flags))]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
-
-
-def test_several_gpus_get_a_process_each(dataset, tmp_path):
-    done = run_on_several(dataset, tmp_path, "--gpu=2", "--batch_size=2", "--num_epoch=1")
-    assert_succeeds(done)
-    assert done.stdout.count("best: ") == 1
-    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 0
-
-
-def test_mistake_of_several_processes_ends_in_one_line_without_torchrun_s_traceback(tmp_path):
-    done = run_on_several(tmp_path / "nowhere", tmp_path / "run", "--gpu=2")
+    settings = {"capture_output": True, "text": True, "timeout": 120, "env": environment}
+    done = subprocess.run([sys.executable, "-c", LAUNCH, *argv], check=False, **settings)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("no such folder") == 1
-
-
-def test_rank_with_other_data_says_so(dataset, tmp_path):
-    script = tmp_path / "other.py"
-    script.write_text(
-        "import os, Trainer\n"
-        "from runtime import cli\n"
-        "clips = Trainer.TrainingClips\n"
-        "def fewer(args):\n"
-        "    args.partial = 0.8 if os.environ['RANK'] == '1' else 1.0\n"
-        "    return clips(args)\n"
-        "Trainer.TrainingClips = fewer\n"
-        "cli.run(Trainer.main)\n"
-    )
-    done = torchrun(script, *run(dataset, tmp_path / "run"), env=one_thread() | {"PYTHONPATH": str(ROOT)})
-    assert done.returncode != 0
-    assert "rank 1: other frames of training than on rank 0 (19 instead of 24)" in done.stderr

@@ -25,12 +25,12 @@ def write_test(folder, frames=6, truth=True, drift=0.5, size=(8, 16)):
     scores = {"psnr": 25.0, "ssim": 0.9, "drift": drift, "psnr_by_frame": [25.0] * (frames - 1)}
     results = {
         "average": {"psnr": 25.0, "ssim": 0.9} if truth else {},
-        "sequences": [{"sequence": i, **(scores if truth else {})} for i in (1, 2)],
+        "sequences": [{"sequence": i, **(scores if truth else {})} for i in (0, 1)],
     }
     (folder / "results.json").write_text(json.dumps(results))
     video = np.random.default_rng(0).integers(0, 255, (frames, *size, 3), dtype=np.uint8)
     videos = {"prediction": video, "pose": video, **({"truth": video} if truth else {})}
-    np.savez(folder / "pred_seq1.npz", **videos)
+    np.savez(folder / "pred_seq0.npz", **videos)
 
 
 def finished(folder, name, **settings):

@@ -1,4 +1,4 @@
-"""A trained person moved by the poses of another one."""
+"""A trained person is driven by the poses of another one."""
 
 import json
 
@@ -10,75 +10,63 @@ from PIL import Image
 import Trainer
 from runtime.cli import UserError
 from tests.helpers import SMALL_UNET, assert_user_error, run_script, write_dataset
-from tools import pose_file, reenact
-from tools.poses.fit import FEET, ROOT, TREE, bone_lengths, fitted
-from tools.synthetic.body import INDEX, make_take
-from tools.synthetic.frames import view_of
+from tools import optional, pose_file, reenact
+from tools.poses.retarget import FEET, ROOT, bone_lengths, retarget
+from tools.synthetic.body import random_figure
+from tools.synthetic.frames import pose_keypoints, view_of
 from tools.synthetic.skeleton import JOINTS
 
-FRAMES = 60
-MOVE = np.array([400.0, -90.0])
+SIZE = (128, 64)
+SHIFT = np.array([400.0, -90.0])
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """The places of the joints of the drawn dancer, in a picture of 128x64."""
-    view = view_of(512, 256)
-    figure = make_take(np.random.default_rng(1), FRAMES, view.half_range)
-    numbers = [INDEX[name] for name in JOINTS]
-    return np.stack([view.pixels(joints)[numbers] / 4 for joints in figure.joints])
+    """The keypoints of the synthetic person."""
+    figure = random_figure(np.random.default_rng(1), 60, view_of(*SIZE).half_range)
+    return pose_keypoints(figure, *SIZE)
 
 
-def other_body(places):
-    """The same motion of a person with long arms, elsewhere in a picture three times as large."""
-    other = 3 * places
+def other_body(keypoints):
+    """The same motion of a person with long arms, elsewhere in an image three times as large."""
+    other = 3 * keypoints
     for start, end, joint in (("r_shoulder", "r_elbow", "r_elbow"), ("r_elbow", "r_wrist", "r_wrist")):
-        length = places[:, JOINTS.index(end)] - places[:, JOINTS.index(start)]
+        length = keypoints[:, JOINTS.index(end)] - keypoints[:, JOINTS.index(start)]
         other[:, JOINTS.index(joint)] += 2 * length
-    return other + MOVE
+    return other + SHIFT
 
 
-def test_fit_gives_the_bones_the_lengths_of_the_trained_person(trained):
-    result = fitted(other_body(trained), trained)
+def test_retargeted_bones_have_the_lengths_of_the_trained_person(trained):
+    result = retarget(other_body(trained), trained)
     assert np.allclose(bone_lengths(result), bone_lengths(trained), rtol=0.01)
 
 
-def test_fit_of_a_larger_body_elsewhere_is_where_the_trained_person_was(trained):
-    result = fitted(3 * trained + MOVE, trained)
+def test_larger_body_elsewhere_is_moved_to_where_the_trained_person_was(trained):
+    result = retarget(3 * trained + SHIFT, trained)
     assert np.abs(result - trained).max() < 0.5
 
 
 def test_person_who_walks_farther_stays_where_the_trained_one_stood(trained):
     walk = np.linspace(-90, 90, len(trained))[:, None, None] * (1, 0)
-    result = fitted(trained + walk, trained)
-    own, theirs = (np.percentile(places[:, ROOT, 0], (5, 95)) for places in (result, trained))
+    result = retarget(trained + walk, trained)
+    own, theirs = (np.percentile(keypoints[:, ROOT, 0], (5, 95)) for keypoints in (result, trained))
     assert own == pytest.approx(theirs, abs=0.5)
     assert np.allclose(bone_lengths(result), bone_lengths(trained), rtol=0.01)
 
 
-def test_feet_stand_on_the_floor_and_joints_that_are_not_known_stay_unknown(trained):
-    places = other_body(trained)
-    places[10:20, JOINTS.index("l_wrist")] = np.nan
-    places[30] = np.nan
-    result = fitted(places, trained)
+def test_feet_stand_on_the_floor_and_unknown_keypoints_stay_unknown(trained):
+    keypoints = other_body(trained)
+    keypoints[10:20, JOINTS.index("l_wrist")] = np.nan
+    keypoints[30] = np.nan
+    result = retarget(keypoints, trained)
     lowest, floor = (np.nanmedian(np.nanmax(p[:, FEET, 1], axis=1)) for p in (result[:30], trained[:30]))
     assert lowest == pytest.approx(floor, abs=1.5)
     assert np.isnan(result[10:20, JOINTS.index("l_wrist")]).all() and np.isnan(result[30]).all()
     assert not np.isnan(result[:10]).any()
 
 
-def test_bones_form_a_tree_from_the_pelvis():
-    assert len(TREE) == len(JOINTS) - 1
-    reached = {ROOT}
-    for start, end in TREE:
-        assert start in reached and end not in reached
-        reached.add(end)
-
-
-def write_poses(path, places, size=(128, 64)):
-    frames = [
-        {"pixels": [None if np.isnan(place).any() else place.tolist() for place in row]} for row in places
-    ]
+def write_poses(path, keypoints, size=SIZE):
+    frames = [{"pixels": [None if np.isnan(p).any() else p.tolist() for p in row]} for row in keypoints]
     path.write_text(json.dumps({"joints": JOINTS, "size": size, "frames": frames}))
     return path
 
@@ -94,53 +82,41 @@ def person(tmp_path_factory, trained):
     return root / "data", root / "run" / "best.ckpt"
 
 
-def frames_of(path):
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+def drive(person, source, out, *flags):
+    """The frames of reenacted.mp4, and the number of those of reenacted.gif."""
+    data, ckpt = person
+    reenact.main([str(ckpt), str(source), str(out), "--DR", str(data), "--device=cpu", *flags])
+    assert sorted(path.name for path in out.glob("reenacted*")) == [
+        "reenacted.gif", "reenacted.mp4", "reenacted_sheet.png",
+    ]  # fmt: skip
+    with av.open(str(out / "reenacted.mp4")) as video, Image.open(out / "reenacted.gif") as gif:
+        return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)], gif.n_frames
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-fit"]])
-def test_poses_of_another_person_move_the_trained_one(person, trained, tmp_path, flags, monkeypatch):
-    monkeypatch.setattr(reenact, "POSES_AT_ONCE", 8)  # three pieces
-    data, ckpt = person
+def test_poses_of_another_person_drive_the_trained_one(person, trained, tmp_path, flags, monkeypatch):
+    monkeypatch.setattr(reenact, "POSE_CHUNK", 8)  # three chunks
+    monkeypatch.setattr(reenact, "MAX_GIF_FRAMES", 16)
     source = write_poses(tmp_path / "poses.json", other_body(trained)[:20], (900, 400))
-    reenact.main([str(ckpt), str(source), str(tmp_path / "out"), "--DR", str(data), "--device=cpu", *flags])
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["driven.gif", "driven.mp4", "driven_sheet.png"]
-    frames = frames_of(tmp_path / "out" / "driven.mp4")
-    assert len(frames) == 20
+    frames, num_gif_frames = drive(person, source, tmp_path, *flags)
+    assert len(frames) == 20 and num_gif_frames == 16
     poses = np.stack(frames)[:, 20:, : frames[0].shape[1] // 2 - 20]
-    assert (poses < 200).any(axis=(1, 2, 3)).all()  # something is drawn in each frame
-    with Image.open(tmp_path / "out" / "driven.gif") as gif:
-        assert gif.n_frames == 20
+    assert (poses < 200).any(axis=(1, 2, 3)).all()  # each frame has a pose
 
 
-def test_long_film_has_a_short_gif(person, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(reenact, "POSES_AT_ONCE", 8)
-    monkeypatch.setattr(reenact, "GIF_FRAMES", 16)
-    data, ckpt = person
-    source = write_poses(tmp_path / "poses.json", trained[:40])
-    reenact.main([str(ckpt), str(source), str(tmp_path), "--DR", str(data), "--device=cpu"])
-    assert len(frames_of(tmp_path / "driven.mp4")) == 40
-    with Image.open(tmp_path / "driven.gif") as gif:
-        assert gif.n_frames == 16
+def test_pose_images_of_another_dataset_drive_the_trained_person(person, tmp_path):
+    frames, num_gif_frames = drive(person, person[0] / "test" / "test_label" / "0", tmp_path)
+    assert len(frames) == num_gif_frames == 6
 
 
-def test_pose_pictures_of_another_dataset_move_the_trained_one(person, tmp_path):
-    data, ckpt = person
-    source = data / "test" / "test_label" / "0"
-    reenact.main([str(ckpt), str(source), str(tmp_path), "--DR", str(data), "--device=cpu"])
-    assert len(frames_of(tmp_path / "driven.mp4")) == 6
-
-
-def test_wrong_sources_take_one_line(person, tmp_path):
+def test_mistakes_are_one_line(person, tmp_path):
     data, ckpt = person
     (tmp_path / "poses.json").write_text('{"joints": []}')
     (tmp_path / "empty").mkdir()
-    for source, word in ((tmp_path / "poses.json", "not the poses"), (tmp_path / "empty", "no PNG")):
+    for source, word in ((tmp_path / "poses.json", "not a poses.json"), (tmp_path / "empty", "no PNG")):
         done = run_script("tools/reenact.py", ckpt, source, tmp_path / "out", "--DR", data, "--device=cpu")
         assert_user_error(done, word)
-    with pytest.raises(UserError, match="no such file"):
-        pose_file.read(tmp_path / "none.json")
-    with pytest.raises(UserError, match="nobody is in them"):
+    with pytest.raises(UserError, match="no frame has a person"):
         pose_file.read(write_poses(tmp_path / "empty.json", np.zeros((0, len(JOINTS), 2))))
+    with pytest.raises(UserError, match=r"no_such_package is missing: pip install -r requirements-video.txt"):
+        optional.require("no_such_package.part", "requirements-video.txt")

@@ -1,100 +1,98 @@
-import os
-import pickle
-
 import pytest
 import torch
 
+import Trainer
+from dataloader import Video
 from modules import VAE_Model
 from runtime.cli import UserError
-from tests.helpers import small_model
-from training import checkpoint
+from tests.helpers import SIZES, random_clips, random_uint8_clips, small_model
+from training import checkpoint, evaluate
+from training.checkpoint import load_for_inference
+
+FORMER_FLAGS = {
+    "reference_frame": "first_frame", "tta": "shifts", "patch_size": "fold", "unet_levels": "scales",
+    "recon_loss": "mse_weights",
+}  # fmt: skip
+FORMER_VALUES = {"mse_weights": "psnr", "augment": "turn,paste"}
+FORMER_KEYS = {
+    ".in_block.": ".enter.", ".out_block.": ".leave.", ".z_proj.": ".inject.", ".levels.": ".deep.",
+    ".to_pixels.": ".paint.",
+}  # fmt: skip
 
 
-def test_what_is_written_is_read(tmp_path):
-    path = tmp_path / "a.ckpt"
-    content = {"state_dict": {"w": torch.randn(3)}, "history": {"rows": [{"a": 1.5}]}}
-    checkpoint.write(path, content)
-    loaded = checkpoint.read(path)
-    assert torch.equal(loaded["state_dict"]["w"], content["state_dict"]["w"])
-    assert loaded["history"] == content["history"]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+@pytest.fixture
+def format_1(unet_run, tmp_path):
+    """The first epoch of `unet_run`, as it was written before flags and layers had their present names."""
+    content, weights = checkpoint.read(unet_run / "epoch=0.ckpt"), {}
+    for key, value in content["state_dict"].items():
+        for current, former in FORMER_KEYS.items():
+            key = key.replace(current, former)
+        weights[key] = value
+    args = {FORMER_FLAGS.get(name, name): value for name, value in content["args"].items()} | FORMER_VALUES
+    path = tmp_path / "format_1.ckpt"
+    torch.save(content | {"state_dict": weights, "args": args, "format_version": 1, "kept": False}, path)
+    return path
 
 
-def test_failed_save_keeps_the_old_checkpoint_and_leaves_no_debris(tmp_path, monkeypatch):
-    path = tmp_path / "a.ckpt"
-    checkpoint.write(path, {"state_dict": {}, "last_epoch": 1})
-
-    def full_disk(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match="No space left"):
-        checkpoint.write(path, {"state_dict": {}, "last_epoch": 2})
-    assert checkpoint.read(path)["last_epoch"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+def test_model_of_format_1_renders_the_same(unet_run, format_1):
+    frames, poses = random_clips(batch=1, length=5)
+    model, config = load_for_inference(unet_run / "epoch=0.ckpt")
+    former_model, former_config = load_for_inference(format_1)
+    assert vars(former_config) | {"ckpt_path": config.ckpt_path} == vars(config)
+    video, former_video = (m.generate(frames[:, 0], poses, tta=3) for m in (model, former_model))
+    assert torch.equal(video, former_video)
 
 
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (self.path,))
-
-
-@pytest.mark.parametrize("writer", ["torch", "pickle"])
-def test_code_in_a_checkpoint_is_never_run(tmp_path, writer):
-    path, trap = tmp_path / "evil.ckpt", tmp_path / "trap"
-    content = {"state_dict": Payload(str(trap))}
-    if writer == "torch":
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match="not loaded"):
-        checkpoint.read(path)
-    assert not trap.exists()
+def test_run_of_format_1_resumes_to_the_same_weights(unet_run, format_1, dataset, tmp_path, no_images):
+    branch = tmp_path / "branch"
+    flags = ["--ckpt_path", str(format_1), "--save_root", str(branch), "--device=cpu"]
+    Trainer.main(["--DR", str(dataset), *flags])
+    expected, found = (checkpoint.read(folder / "last.ckpt") for folder in (unet_run, branch))
+    torch.testing.assert_close(found["state_dict"], expected["state_dict"], rtol=0, atol=0)
+    for name in ("augment", "recon_loss", "reference_frame", "tta", "patch_size", "unet_levels"):
+        assert found["args"][name] == expected["args"][name]
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "folder", "tensor", "newer"])
-def test_what_is_no_checkpoint_is_refused(tmp_path, damage):
-    path = tmp_path / "a.ckpt"
-    if damage == "folder":
-        path.mkdir()
-    elif damage == "tensor":
-        torch.save(torch.zeros(3), path)
-    elif damage == "newer":
-        torch.save({"state_dict": {}, "format_version": 99}, path)
-    elif damage != "missing":
-        torch.save({"state_dict": {"w": torch.zeros(999)}}, path)
-        whole = path.read_bytes()
-        path.write_bytes({"empty": b"", "text": b"hello", "truncated": whole[: len(whole) // 2]}[damage])
-    with pytest.raises(UserError, match=r"a\.ckpt"):
-        checkpoint.read(path)
+def test_library_use_gives_the_videos_of_tester(unet_run):
+    frames, poses = random_uint8_clips(batch=1, length=7)
+    model, config = load_for_inference(unet_run / "best.ckpt", precision="fp32", fill_poses=0)
+    first_frame, pose_images = frames[:, 0].movedim(-1, 1) / 255, poses.movedim(-1, 2) / 255
+    video = model.generate(first_frame, pose_images, tta=config.tta)
+    assert video.shape == (1, 7, 3, 8, 16) and torch.equal(video[:, 0], first_frame)
+    (rendered,) = evaluate.generate(model, [Video(None, poses[0].numpy(), frames[0, 0].numpy())], config)
+    assert torch.equal(video[0], rendered)
 
 
-def test_weights_of_other_sizes_are_named(tmp_path):
-    content = {"state_dict": VAE_Model(small_model(F_dim=16)).state_dict()}
-    with pytest.raises(UserError, match=r"frame_transformation.*--F_dim"):
-        checkpoint.load_weights(VAE_Model(small_model()), tmp_path / "a.ckpt", content)
+def test_configuration_is_that_of_the_checkpoint_with_overrides(unet_run, tmp_path):
+    path = unet_run / "last.ckpt"
+    model, config = load_for_inference(str(path))
+    assert (config.arch, config.F_dim, config.frame_H, config.tta, config.seed) == ("unet", 8, 8, 3, 0)
+    assert not model.training and config.last_epoch == 1 and config.train_seconds > 0
+    assert config.DR is config.save_root is None
+    _, config = load_for_inference(path, tta=1, seed=5, save_root=tmp_path)
+    assert (config.tta, config.seed, config.save_root) == (1, 5, tmp_path)
+    with pytest.raises(TypeError, match="'shifts'"):
+        load_for_inference(path, shifts=1)
+    with pytest.raises(UserError, match="--F_dim 8, not 16"):
+        load_for_inference(path, F_dim=16)
 
 
-def test_weights_with_other_names_are_named(tmp_path):
-    weights = VAE_Model(small_model()).state_dict()
-    del weights["Generator.7.bias"]
-    with pytest.raises(UserError, match=r"lacks Generator.7.bias"):
-        checkpoint.load_weights(VAE_Model(small_model()), tmp_path / "a.ckpt", {"state_dict": weights})
+def test_checkpoint_of_the_course_loads_with_its_recipe(tmp_path):
+    model = VAE_Model(small_model()).eval()
+    content = {"state_dict": model.state_dict(), "optimizer": {}, "lr": 1e-5, "tfr": 0.0, "last_epoch": 9}
+    torch.save(content, tmp_path / "epoch=9.ckpt")
+    loaded, config = load_for_inference(tmp_path / "epoch=9.ckpt", **SIZES)
+    assert (config.arch, config.output, config.tta, config.z) == ("lab", "linear", 1, "mean")
+    assert (config.last_epoch, config.last_lr, config.train_seconds) == (9, 1e-5, None)
+    frames, poses = random_clips(batch=1, length=3)
+    video = loaded.generate(frames[:, 0], poses)
+    torch.testing.assert_close(video, model.generate(frames[:, 0], poses))
 
 
-def test_flags_that_contradict_the_checkpoint_are_refused(tmp_path):
-    content = {"state_dict": {}, "args": {"F_dim": 16}}
-    checkpoint.check_model_flags(tmp_path, content, {"F_dim": 16, "lr": 3})
-    with pytest.raises(UserError, match="--F_dim 16"):
-        checkpoint.check_model_flags(tmp_path, content, {"F_dim": 8})
-
-
-def test_random_generators_are_restored():
-    device = torch.device("cpu")
-    state = checkpoint.rng_state(device)
-    first = torch.randn(5)
-    checkpoint.restore_rng(state, device)
-    assert torch.equal(first, torch.randn(5))
+def test_flags_that_a_checkpoint_lacks_have_their_defaults(unet_run, dataset, tmp_path):
+    content = checkpoint.read(unet_run / "last.ckpt")
+    defaults = {name: content["args"].pop(name) for name in ("seed", "optim", "unet_levels", "lr")}
+    torch.save(content, tmp_path / "last.ckpt")
+    flags = ["--DR", str(dataset), "--save_root", str(tmp_path), "--resume", "--device=cpu"]
+    run = Trainer.Run(*checkpoint.resolve_trainer(flags))
+    assert {name: getattr(run.args, name) for name in defaults} == defaults

@@ -1,44 +1,37 @@
-"""Print one measurement of one side, a method of `Side`. Its process shares no settings and no memory.
+"""Print one measurement of one side, a method of `Side`, in its own process.
 
 python -m tools.benchmarking.measure {product,reference} METHOD [flags of Trainer.py]
 """
 
-import os
-import pty
-import re
 import resource
-import subprocess
 import sys
-import tempfile
 import time
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from dataloader import DeviceClips, TrainingClips
+import Trainer
+from dataloader import ClipBatch, ClipDataset, ClipLoader, Video
 from modules import VAE_Model
 from runtime import cli
-from runtime.cuda_graph import WARM_UP_CALLS
-from runtime.device import autocast, keep_pages, on_device, select_device
-from tools import children, plain_reference
+from runtime.cuda_graph import WARM_UP_CALLS, Graphed
+from runtime.device import num_cores, select_device, set_threads, to_device, tune_malloc
+from tools import plain_reference
 from training import evaluate, options
-from training.step import TrainingStep, make_optimizer
+from training.augment import needs_background
+from training.meter import Meter
+from training.optimizers import make_optimizer
 from utils import to_float
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = {"product": "Trainer.py", "reference": "tools/plain_reference.py"}
 # Algorithms are chosen; on CUDA the product then records a graph, and replays it once.
 WARM_UP_STEPS = {"cpu": 3, "cuda": WARM_UP_CALLS + 2}
 CALLS = {"cpu": 2, "cuda": 50}  # to be timed; a GPU needs many, because it has a queue
-VIDEOS = 6  # to render, as many as in the course lab's test set
-MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # enough to fill the device
-FIRST_STEP = re.compile(rb"\(train[^\r\n]*\| *[1-9]\d*/")  # in the progress bar of a training epoch
+NUM_VIDEOS = 6  # to render, as in the course's test set
 
 
-def count_operators(function) -> int:
+def count_operators(function: Callable) -> int:
     """Operators that torch dispatches in `function()`, backward passes included; views compute nothing."""
     operators = []
 
@@ -59,151 +52,119 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def mean_seconds(function, device: torch.device) -> float:
-    """Mean time of `function()`."""
-    count, began = CALLS[device.type], now(device)
-    for _ in range(count):
-        function()
-    return (now(device) - began) / count
+class StepOnly(Trainer.Run):
+    """A training run without data, for `training_step`."""
+
+    def __init__(self, args, device: torch.device):
+        self.args, self.device = args, device
+        self.model = self.parallel_model = to_device(VAE_Model(args), args.arch, device)
+        self.optimizer, self.meter = make_optimizer(self.model, args), Meter(device)
+
+
+def random_batch(args, device: torch.device) -> ClipBatch:
+    """A batch of random pixels, with what the augmentation needs."""
+
+    def pixels(*shape: int) -> torch.Tensor:
+        return torch.randint(256, (args.batch_size, *shape), dtype=torch.uint8, device=device)
+
+    size = args.frame_H, args.frame_W
+    background = pixels(*size, 4) if needs_background(args.augment) else None
+    return ClipBatch(pixels(args.train_vi_len, *size, 3), pixels(args.train_vi_len, *size, 3), background)
 
 
 class Side:
-    """A new model of one side after the steps that warm up; steps are teacher-forced if `args.tfr` is 1."""
+    """A new model of one side after warm-up steps; steps are teacher-forced if `args.tfr` is 1.
+
+    Args:
+        name: "product" or "reference".
+        args: the flags of Trainer.py.
+    """
 
     def __init__(self, name: str, args):
-        self.is_product, self.args, self.device = name == "product", args, select_device(args)
-        shape = 2, args.batch_size, args.train_vi_len, args.frame_H, args.frame_W, 3
-        clips = torch.randint(256, shape, dtype=torch.uint8, device=self.device)  # frames and poses
-        settings = {"beta": 1.0, "teacher_forcing": args.tfr == 1}
-        self.model = VAE_Model(args).to(self.device)
+        self.is_product, self.args = name == "product", args
+        self.device = device = select_device(args.device, args.gpu)
+        set_threads(args.threads or num_cores())
+        teacher_forcing = args.tfr == 1
+        self.batch = random_batch(args, device)
         if self.is_product:
-            keep_pages()
-            on_device(self.model, args, self.device)
-            step = TrainingStep(self.model, make_optimizer(self.model, args), args)
-            update = partial(step, lr=args.lr, **settings)
+            tune_malloc()
+            run = StepOnly(args, device)
+            self.model = run.model
+            step = Graphed(run.training_step) if device.type == "cuda" else run.training_step
+            beta = torch.ones((), device=device)
+            self.update = lambda batch: step(batch, beta, teacher_forcing=teacher_forcing)
         else:
+            self.batch = [to_float(clips) for clips in self.batch[:2]]
+            self.model = VAE_Model(args).to(device)
             optimizer = torch.optim.Adam(self.model.parameters(), lr=args.lr)
-            update = partial(plain_reference.training_step, self.model, optimizer, **settings)
-            clips = to_float(clips)
-        self.update, self.update_again = update, partial(update, *clips)
-        for _ in range(WARM_UP_STEPS[self.device.type]):
-            self.update_again()
+            self.update = lambda batch: plain_reference.training_step(
+                self.model, optimizer, *batch, 1.0, teacher_forcing
+            )
+        for _ in range(WARM_UP_STEPS[device.type]):
+            self.update(self.batch)
 
     def step(self) -> float:
-        """Seconds of a training step, data excluded."""
-        return mean_seconds(self.update_again, self.device)
-
-    def rate(self) -> float:
-        """Clips per second of such steps; 0 on the CPU if a batch takes 40 % of the machine's memory."""
-        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
-        fits = self.device.type == "cuda" or self.args.batch_size == 1 or self.memory() < 0.4 * installed
-        return self.args.batch_size / self.step() if fits else 0.0
+        """Seconds per training step, data excluded."""
+        count, start = CALLS[self.device.type], now(self.device)
+        for _ in range(count):
+            self.update(self.batch)
+        return (now(self.device) - start) / count
 
     def memory(self) -> float:
-        """Peak memory in MiB: of the GPU if it is used, else of this process, at least that of its parent."""
+        """Peak memory in MiB: of the GPU if it is used, else of this process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
     def operators(self) -> int:
-        """Operators of a step."""
-        return count_operators(self.update_again)
+        """Operators per step."""
+        return count_operators(lambda: self.update(self.batch))
 
     def epoch(self) -> float:
-        """Clips per second of an epoch, from opening the data on."""
-        began, count = now(self.device), 0
-        if self.is_product:
-            data = TrainingClips(self.args)
-            batches = map(DeviceClips(data, self.device).load, data.batches(0))
-        else:
-            batches = plain_reference.clip_loader(self.args)
-        for clips in batches:
-            self.update(*(pictures.to(self.device) for pictures in clips))
-            count += len(clips[0])
-        return count / (now(self.device) - began)
+        """Clips per second in an epoch, including the time to open the data."""
+        start, num_clips = now(self.device), 0
+        for batch in self._batches():
+            self.update(batch)
+            num_clips += len(batch[0])
+        return num_clips / (now(self.device) - start)
 
-    def cold_epoch(self) -> float:
-        """The same before any picture has been decoded: in a view of the dataset without its frame cache."""
-        with tempfile.TemporaryDirectory() as view:
-            (Path(view) / "train").symlink_to(self.args.DR / "train")
-            self.args.DR = Path(view)
-            return self.epoch()
+    def _batches(self):
+        args = self.args
+        if not self.is_product:
+            return ([clips.to(self.device) for clips in batch] for batch in plain_reference.clip_loader(args))
+        dataset, background = ClipDataset(args), None
+        if needs_background(args.augment):  # estimated once per run, so not here
+            background = np.full((len(dataset.shots), args.frame_H, args.frame_W, 4), 255, np.uint8)
+        loader = ClipLoader(dataset, self.device, background)
+        return map(loader.load, dataset.batches(0, args.train_vi_len, args.batch_size))
 
     def render(self) -> float:
-        """Frames per second of `VIDEOS` videos of `--val_vi_len` frames."""
+        """Frames per second of `NUM_VIDEOS` videos of `--val_vi_len` frames."""
         args, length = self.args, self.args.val_vi_len
-        shape = 2, VIDEOS, length, args.frame_H, args.frame_W, 3
+        shape = 2, NUM_VIDEOS, length, args.frame_H, args.frame_W, 3
         frames, poses = torch.randint(256, shape, dtype=torch.uint8).numpy()
         self.model.eval()
 
         def generate(count: int) -> float:
-            began = now(self.device)
+            start = now(self.device)
             if self.is_product:
-                videos = [evaluate.Sequence("", poses[i, :count], frames[i, 0]) for i in range(VIDEOS)]
+                videos = [Video(i, poses[i, :count], frames[i, 0]) for i in range(NUM_VIDEOS)]
                 evaluate.generate(self.model, videos, args)
             else:
-                for i in range(VIDEOS):
+                for i in range(NUM_VIDEOS):
                     plain_reference.render(self.model, to_float(frames[i, 0]), to_float(poses[i, :count]))
-            return now(self.device) - began
+            return now(self.device) - start
 
         generate(3)  # to warm up
-        return VIDEOS * (length - 1) / generate(length)
+        return NUM_VIDEOS * (length - 1) / generate(length)
 
 
-def limits(args, device: torch.device) -> tuple[int, float, str]:
-    """FLOPs of the networks in a step for one clip; FLOP/s of a matrix product in the type of the step."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        clip = torch.rand(1, args.train_vi_len, 3, args.frame_H, args.frame_W)
-        VAE_Model(args)(clip, clip, teacher_forcing=False)
-    # Convolutions in fp32 use TF32 by default, so the ceiling is that of products that do so.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    flops = 3 * counter.get_total_flops()  # the backward pass takes twice the forward pass
-    size = MATRIX_SIZE[device.type]
-    with autocast(args.precision, device):  # decides on the type of a product
-        matrix = torch.eye(size, device=device) @ torch.randn(size, size, device=device)
-    seconds = mean_seconds(lambda: torch.mm(matrix, matrix), device)
-    return flops, 2 * size**3 / seconds, "bf16" if matrix.dtype == torch.bfloat16 else "fp32"
-
-
-def launch(side: str, flags: list[str]) -> float:
-    """Seconds from the launch of a side's script to its first training step, after which it is ended."""
-    began, output = time.perf_counter(), b""
-    command = [sys.executable, str(ROOT / SCRIPTS[side]), *flags]
-    terminal, end = pty.openpty()  # because a bar shows its first step at once only in a terminal
-    ending = partial(children.end_with, os.getpid())
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end, preexec_fn=ending) as process:
-        os.close(end)
-        try:
-            while part := _read(terminal):
-                output += part
-                if FIRST_STEP.search(output):
-                    return time.perf_counter() - began
-        finally:
-            process.terminate()
-            os.close(terminal)
-    last_line = (output.decode(errors="replace").splitlines() or [""])[-1]
-    raise cli.UserError(f"{SCRIPTS[side]} ended before its first step: {last_line}")
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # the other end is closed
-        return b""
-
-
-def measure(side: str, measurement: str, *flags: str) -> float:
-    """What a method of `Side` returns; a rate of 0 if the memory of the GPU does not suffice."""
-    try:
-        return getattr(Side(side, options.trainer_args(flags)), measurement)()
-    except RuntimeError as error:
-        # cuDNN has an error of its own where no algorithm has enough memory.
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "FIND was unable" in str(error)
-        if measurement != "rate" or not out_of_memory:
-            raise
-        return 0.0
+def main(argv: list[str] | None = None) -> None:
+    """Print the result of a method."""
+    side, method, *flags = sys.argv[1:] if argv is None else argv
+    print(getattr(Side(side, options.trainer_args(flags)), method)())
 
 
 if __name__ == "__main__":
-    cli.run(lambda: print(measure(*sys.argv[1:])))
+    cli.run(main)

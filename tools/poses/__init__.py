@@ -1,1 +1,1 @@
-"""Poses of people in videos: found, followed, repaired and painted."""
+"""Poses of people in videos: estimation, tracking, smoothing, retargeting."""

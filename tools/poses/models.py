@@ -1,4 +1,4 @@
-"""The two networks of BlazePose, fetched once into the user's cache and checked."""
+"""The two networks of BlazePose, downloaded once to the user's cache and checked."""
 
 import subprocess
 import sys
@@ -7,15 +7,15 @@ import zipfile
 from pathlib import Path
 
 from runtime import files
-from runtime.cli import UserError
+from runtime.cli import UserError, log
 from tools import user_cache
 
 PACKAGE = "mediapipe==0.10.21"  # its wheel holds the networks; it is not installed
-# The wheel for any system holds the same files.
+# The wheels of all systems hold the same files.
 SYSTEM = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64")
-DOWNLOAD = ("--no-deps", "--only-binary=:all:", *SYSTEM)
+DOWNLOAD = ("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *SYSTEM, "--dest")
 DETECTOR, LANDMARKS = "pose_detection.tflite", "pose_landmark_full.tflite"
-MODELS = {  # path in the wheel, and its digest
+MODELS = {  # path in the wheel, and SHA-256
     DETECTOR: (
         "mediapipe/modules/pose_detection/pose_detection.tflite",
         "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
@@ -28,39 +28,27 @@ MODELS = {  # path in the wheel, and its digest
 
 
 def model_folder(given: Path | None) -> Path:
-    """The folder with the networks, which are fetched if there is none.
+    """The folder with the networks, which are downloaded if there is none.
 
     Args:
         given: by the user, instead of the cache.
 
     Raises:
-        UserError: a network is missing in the given folder or is another; or it cannot be fetched.
+        UserError: a network is missing or damaged, or cannot be downloaded.
     """
     digests = {name: digest for name, (_, digest) in MODELS.items()}
-    return user_cache.checked_folder(given, "blazepose", digests, PACKAGE, _fetch)
+    return user_cache.checked_folder(given, "blazepose", digests, PACKAGE, _download)
 
 
-def _fetch(folder: Path) -> None:
-    print(f"fetching the pose networks of {PACKAGE} (35 MB, once) into {folder}", flush=True)
+def _download(folder: Path) -> None:
+    log(f"downloading the pose networks of {PACKAGE} (35 MB, once) to {folder}")
     with tempfile.TemporaryDirectory() as temporary:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            *DOWNLOAD,
-            "--dest",
-            temporary,
-            PACKAGE,
-        ]
+        command = [sys.executable, "-m", *DOWNLOAD, temporary, PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            remedy = (
-                f"without a network, give --pose_models FOLDER with {' and '.join(MODELS)} from its wheel"
-            )
-            raise UserError(f"{PACKAGE} cannot be fetched; {remedy}")
+            remedy = f"without internet, give --pose_models FOLDER with {' and '.join(MODELS)} of its wheel"
+            raise UserError(f"{PACKAGE} cannot be downloaded; {remedy}")
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheels[0]) as wheel:
             for name, (path, _) in MODELS.items():

@@ -1,65 +1,67 @@
-"""Frames of videos and of folders with numbered pictures, one after the other."""
+"""Frames of videos and of folders with numbered images, one at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
-from image_cache import numbered_frames
+from image_cache import numbered_images
 from runtime.cli import UserError
+from tools.optional import require
 
 
 def frames(path: Path, fps: float, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-    """The frames to keep, uint8 `(H, W, 3)`, upright; never more than one in memory.
+    """The frames of a video, uint8 `(H, W, 3)`, upright; one at a time in memory.
 
     Args:
-        path: a video that PyAV reads, or a folder of numbered pictures, which are all kept.
-        fps: frames per second to keep; all if the video has fewer.
+        path: a video that PyAV reads, or a folder of numbered images, all of which are used.
+        fps: frames per second to sample; all if the video has fewer.
         start, end: seconds.
 
     Raises:
         UserError: not a video, or damaged.
     """
     if path.is_dir():
-        for entry in numbered_frames(path).values():
-            with Image.open(entry.path) as picture:
-                yield np.asarray(picture.convert("RGB"))
+        for entry in numbered_images(path).values():
+            with Image.open(entry.path) as image:
+                yield np.asarray(image.convert("RGB"))
         return
     if not path.is_file():
         raise UserError(f"{path}: no such video")
+    av = require("av", "requirements-video.txt")
     try:
         with av.open(str(path)) as container:
-            yield from _kept(container, path, fps, start, end)
+            yield from _sampled(container, path, fps, start, end)
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be read as a video ({error.strerror})") from None
 
 
-def _kept(container, path: Path, fps: float, start: float, end: float | None) -> Iterator[np.ndarray]:
+def _sampled(container, path: Path, fps: float, start: float, end: float | None) -> Iterator[np.ndarray]:
     if not container.streams.video:
-        raise UserError(f"{path}: holds no pictures")
+        raise UserError(f"{path}: has no video stream")
     container.streams.video[0].thread_type = "AUTO"
-    first, index = None, 0
+    first, count = None, 0
     for frame in container.decode(video=0):
         if frame.time is None:
-            time = index / fps
+            time = count / fps
         else:
             first = frame.time if first is None else first
             time = frame.time - first
         if end is not None and time > end:
             break
         # Half of a frame's time, because the times of frames are rounded.
-        if time < start or time - start < (index - 0.5) / fps:
+        if time < start or time - start < (count - 0.5) / fps:
             continue
-        index += 1
+        count += 1
         yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
-def frame_count(path: Path, fps: float, start: float, end: float | None) -> int | None:
-    """About how many frames `frames` gives; None if that is not known."""
+def num_frames(path: Path, fps: float, start: float, end: float | None) -> int | None:
+    """About how many frames `frames` yields; None if unknown."""
     if path.is_dir():
-        return len(numbered_frames(path))
+        return len(numbered_images(path))
+    av = require("av", "requirements-video.txt")
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""The place of every joint of the person over time."""
+"""The positions of all joints of the person over time."""
 
 from dataclasses import dataclass
 
@@ -46,8 +46,8 @@ class Figure:
     head: np.ndarray
 
 
-def make_take(rng, frames, half_range):
-    """The `Figure` of a new random take, which stays within `half_range` metres of the middle."""
+def random_figure(rng, frames, half_range):
+    """The `Figure` of a new random motion, which stays within `half_range` metres of the middle."""
     tracks = choreograph(rng, frames, half_range)
     feet = plan_feet(tracks.t, np.stack([tracks.x, tracks.z], -1), tracks.yaw, tracks.moves)
     joints = np.zeros((frames, len(JOINTS), 3))
@@ -60,7 +60,7 @@ def make_take(rng, frames, half_range):
     head = rotation(turn, 0.35 * tracks.lean + tracks.nod, 0.4 * tracks.roll)
     # Raised heels turn about the ball of the foot.
     ankles = feet.ball + rotation(feet.yaw, feet.pitch, np.zeros_like(feet.pitch)) @ ANKLE
-    at["pelvis"][:] = _pelvis_place(tracks, pelvis, ankles)
+    at["pelvis"][:] = _pelvis_position(tracks, pelvis, ankles)
     ankles[:, :, 1] += feet.flight[:, None]
     _place_legs(at, pelvis, ankles, feet)
     _place_trunk(at, pelvis, chest, head)
@@ -76,27 +76,27 @@ def _right_foot_ahead(tracks, feet):
     return smooth((apart[:, 0] * np.sin(tracks.yaw) + apart[:, 2] * np.cos(tracks.yaw)) / 0.55, 2.0)
 
 
-def _pelvis_place(tracks, pelvis, ankles):
-    """(T, 3) place of the pelvis: over the feet, as high as straight legs allow, plus the track's lift.
+def _pelvis_position(tracks, pelvis, ankles):
+    """(T, 3) position of the pelvis: over the feet, as high as straight legs allow, plus the track's lift.
 
     ankles: (T, 2, 3) without the flight of a hop.
     """
     loads = smooth(ankles[:, 1, 1] - ankles[:, 0, 1], 3.0)
-    place = np.stack([tracks.x, np.zeros_like(tracks.x), tracks.z], -1)
-    place += 0.22 * np.clip(loads, -0.1, 0.1)[:, None] * pelvis[:, :, 0]
-    place -= 0.28 * np.maximum(-tracks.lift, 0.0)[:, None] * forward(tracks.yaw)
-    limits = [np.full(len(place), PELVIS_HEIGHT)]
+    position = np.stack([tracks.x, np.zeros_like(tracks.x), tracks.z], -1)
+    position += 0.22 * np.clip(loads, -0.1, 0.1)[:, None] * pelvis[:, :, 0]
+    position -= 0.28 * np.maximum(-tracks.lift, 0.0)[:, None] * forward(tracks.yaw)
+    limits = [np.full(len(position), PELVIS_HEIGHT)]
     for foot, side in ((0, 1), (1, -1)):
         to_hip = _to_hip(pelvis, side)
-        aside = np.hypot(*(place + to_hip - ankles[:, foot])[:, [0, 2]].T)
+        aside = np.hypot(*(position + to_hip - ankles[:, foot])[:, [0, 2]].T)
         height = np.sqrt(np.maximum((0.998 * (THIGH + SHIN)) ** 2 - aside**2, 0.04))
         limits.append(ankles[:, foot, 1] + height - to_hip[:, 1])
     # A soft minimum, so that the height has no kinks where another limit takes over.
     softness = 0.005
     lowest = np.min(limits, axis=0)
     excess = sum(np.exp((lowest - limit) / softness) for limit in limits)
-    place[:, 1] = smooth(lowest - softness * np.log(excess), 1.0) + tracks.lift
-    return place
+    position[:, 1] = smooth(lowest - softness * np.log(excess), 1.0) + tracks.lift
+    return position
 
 
 def _to_hip(pelvis, side):
@@ -160,9 +160,9 @@ def _bend(root, tip, upper, lower, pole):
     return middle, root + span * along
 
 
-def _speed(places):
+def _speed(positions):
     """Movement per frame, (T, 3) metres."""
-    return np.gradient(places, axis=0) if len(places) > 1 else np.zeros_like(places)
+    return np.gradient(positions, axis=0) if len(positions) > 1 else np.zeros_like(positions)
 
 
 def _bounded(vectors, limit):

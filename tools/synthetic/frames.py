@@ -1,19 +1,19 @@
-"""Whole pictures of any size: the person in the studio, and the pose."""
+"""Whole images of any size: the person in the studio, and the pose."""
 
 from functools import cache
 
 import numpy as np
 
-from .person import paint_person
+from .person import render_person
 from .room import Room
-from .skeleton import JOINT_NUMBERS, paint_bones
+from .skeleton import JOINT_NUMBERS, draw_bones
 from .view import View
 
-MIN_ROWS = 128  # smaller pictures are painted enlarged to at least this height, then averaged
+MIN_ROWS = 128  # smaller images are rendered at a multiple of their size, at least this high, then averaged
 
 
 def view_of(width, height):
-    """The `View` for painting pictures of `width` x `height`: as large, or larger by a whole factor."""
+    """The `View` for rendering images of `width` x `height`: as large, or larger by a whole factor."""
     zoom = -(-MIN_ROWS // height) if height < MIN_ROWS else 1
     return View(width * zoom, height * zoom)
 
@@ -23,38 +23,38 @@ def _room(width, height):
     return Room(view_of(width, height))
 
 
-def paint_frame(figure, frame, width, height):
-    """(height, width, 3) uint8 picture of frame `frame` of a `Figure`."""
+def render_frame(figure, frame, width, height):
+    """(height, width, 3) uint8 image of frame `frame` of a `Figure`."""
     room = _room(width, height)
-    picture = room.with_shadow(figure.joints[frame])
-    person = paint_person(figure, frame, room.view)
-    picture *= 1.0 - person.alpha
-    picture += person.color
-    return to_uint8(picture, height)
+    image = room.with_shadow(figure.joints[frame])
+    person = render_person(figure, frame, room.view)
+    image *= 1.0 - person.alpha
+    image += person.color
+    return to_uint8(image, height)
 
 
-def paint_pose(figure, frame, width, height):
-    """(height, width, 3) uint8 pose picture of frame `frame` of a `Figure`."""
-    return paint_places(pose_places(figure, width, height)[frame], width, height)
+def render_pose(figure, frame, width, height):
+    """(height, width, 3) uint8 pose image of frame `frame` of a `Figure`."""
+    return draw_keypoints(pose_keypoints(figure, width, height)[frame], width, height)
 
 
-def pose_places(figure, width, height):
-    """(T, J, 2): column and row of `skeleton.JOINTS` in pictures of `width` x `height`."""
+def pose_keypoints(figure, width, height):
+    """(T, J, 2): column and row of `skeleton.JOINTS` in images of `width` x `height`."""
     view = view_of(width, height)
     return view.pixels(figure.joints)[:, JOINT_NUMBERS] * (height / view.height)
 
 
-def paint_places(places, width, height):
-    """(height, width, 3) uint8 pose picture of joints at places (J, 2), see `skeleton.paint_bones`."""
+def draw_keypoints(keypoints, width, height):
+    """(height, width, 3) uint8 pose image of keypoints (J, 2), see `skeleton.draw_bones`."""
     view = view_of(width, height)
-    return to_uint8(paint_bones(places * (view.height / height), view.height, view.width), height)
+    return to_uint8(draw_bones(keypoints * (view.height / height), view.height, view.width), height)
 
 
-def to_uint8(picture, height):
+def to_uint8(image, height):
     """(3, zoom * height, zoom * width) float in [0, 1] -> (height, width, 3) uint8."""
-    zoom = picture.shape[1] // height
+    zoom = image.shape[1] // height
     if zoom > 1:
         # Adding slices is several times faster than a mean over two short axes.
-        tall = sum(picture[:, i::zoom] for i in range(zoom))
-        picture = sum(tall[:, :, i::zoom] for i in range(zoom)) / np.float32(zoom * zoom)
-    return (np.clip(picture, 0.0, 1.0) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+        tall = sum(image[:, i::zoom] for i in range(zoom))
+        image = sum(tall[:, :, i::zoom] for i in range(zoom)) / np.float32(zoom * zoom)
+    return (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)

@@ -10,17 +10,17 @@ RUG, RUG_EDGE = (203, 178, 150), (226, 205, 178)
 GREENS = (66, 116, 88), (84, 138, 98), (52, 98, 80)
 
 
-def furnish(picture, view, zoom):
+def furnish(image, view, zoom):
     """Draw the furniture on a Pillow image of the empty studio, `zoom` times larger than `view` says."""
-    _Furnisher(picture, view, zoom).furnish()
+    _Furnisher(image, view, zoom).furnish()
 
 
 class _Furnisher:
     """Draws one piece after another. Coordinates are in metres, colours are 0 to 255."""
 
-    def __init__(self, picture, view, zoom):
-        self.picture, self.view, self.zoom = picture, view, zoom
-        self.draw = ImageDraw.Draw(picture)
+    def __init__(self, image, view, zoom):
+        self.image, self.view, self.zoom = image, view, zoom
+        self.draw = ImageDraw.Draw(image)
 
     def furnish(self):
         """Draw everything, from the back to the front."""
@@ -44,8 +44,8 @@ class _Furnisher:
         return self._pixels(np.stack([x + across, np.zeros_like(angles), z + along], -1))
 
     def _pixels(self, points):
-        places = self.view.pixels(np.array(points, float)) * self.zoom
-        return [tuple(place) for place in places]
+        points = self.view.pixels(np.array(points, float)) * self.zoom
+        return [tuple(point) for point in points]
 
     def _shape(self, points, color, z=WALL, origin=(0.0, 0.0)):
         """A filled polygon of (x, y) points, relative to `origin`, in the plane at z."""
@@ -57,10 +57,10 @@ class _Furnisher:
 
     def _blurred(self, polygon, color, opacity, radius):
         """A polygon of pixels, with an edge blurred by `radius` metres; opacity: 0 to 255."""
-        mask = Image.new("L", self.picture.size)
+        mask = Image.new("L", self.image.size)
         ImageDraw.Draw(mask).polygon(polygon, fill=opacity)
         mask = mask.filter(ImageFilter.GaussianBlur(radius * self.view.scale * self.zoom))
-        self.picture.paste(color, mask=mask)
+        self.image.paste(color, mask=mask)
 
     def _window_light(self, x):
         """Sunlight on the wall, through a window with four panes."""

@@ -21,7 +21,7 @@ ACTIONS = (("wave",), ("crouch",), ("jump",), ("turn", "spin"), ("gesture", "gro
 class Tracks:
     """The motion of the body over time, (T,) each, and the events that move feet and arms.
 
-    x, z: place of the pelvis, m; lift: its height above that of a standing person, m; yaw: of the pelvis,
+    x, z: position of the pelvis, m; lift: its height above that of a standing person, m; yaw: of the pelvis,
     rad; lean, roll: forwards and sideways, rad; twist: of the chest against the pelvis, rad; nod, look: of
     the head, rad; moves: `Walk` and `Hop`; gestures: `Gesture`, both in order of time.
     """
@@ -41,21 +41,21 @@ class Tracks:
 
 
 def choreograph(rng, frames, half_range):
-    """The `Tracks` of a random take, in which the pelvis stays within `half_range` metres of the middle."""
-    dancer = _Dancer(rng, frames, half_range)
-    dancer.rest(0.5)
-    dancer.walk()
-    while dancer.now < frames / FPS:
+    """The `Tracks` of a random motion, in which the pelvis stays within `half_range` metres of the middle."""
+    person = _Choreographer(rng, frames, half_range)
+    person.rest(0.5)
+    person.walk()
+    while person.now < frames / FPS:
         for group in rng.permutation(len(ACTIONS)):
-            getattr(dancer, rng.choice(ACTIONS[group]))()
+            getattr(person, rng.choice(ACTIONS[group]))()
             if rng.random() < 0.85:
-                dancer.walk()
+                person.walk()
             if rng.random() < 0.25:
-                dancer.rest(rng.uniform(0.2, 0.5))
-    return dancer.tracks
+                person.rest(rng.uniform(0.2, 0.5))
+    return person.tracks
 
 
-class _Dancer:
+class _Choreographer:
     """Adds one action after another to the tracks; `now` is the start of the next one, in seconds."""
 
     def __init__(self, rng, frames, half_range):
@@ -80,7 +80,7 @@ class _Dancer:
         self.now += seconds
 
     def walk(self):
-        """Walk to a place some way off, sometimes with a gesture on the way."""
+        """Walk to a position some way off, sometimes with a gesture on the way."""
         x, z = self._goal()
         distance = np.hypot(x - self.x, z - self.z)
         self._face(np.arctan2(x - self.x, z - self.z), at_most=1.75)
@@ -202,7 +202,7 @@ class _Dancer:
         self.x, self.z, self.facing = x, z, self.facing + turn
 
     def _goal(self):
-        """x and z of a place to walk to, most often on the other side of the picture."""
+        """x and z of a position to walk to, most often on the other side of the image."""
         side = -np.sign(self.x) if self.rng.random() < 0.85 else np.sign(self.x)
         x = side * self.rng.uniform(0.35, 1.0) * self.half_range
         if abs(x - self.x) < 0.4 * self.half_range:

@@ -1,11 +1,11 @@
-"""The picture of the person: a brush and colours for each part of the body."""
+"""The image of the person: a shape and colours for each part of the body."""
 
 import numpy as np
 
 from .body import INDEX
 from .curves import curve
 from .geometry import wrapped
-from .paint import Canvas, clipped, ellipsoid, limb, over, plain, trunk
+from .shapes import Canvas, clamp01, ellipsoid, limb, over, rgb, trunk
 
 SKIN = (0.87, 0.62, 0.48)
 LIPS = (0.72, 0.36, 0.33)
@@ -35,58 +35,58 @@ _ALONG = np.linspace(0.0, 1.0, 33)
 TRUNK_PROFILE = np.stack([_ALONG, *(curve(_ALONG, _POSITIONS, sizes) for sizes in _SIZES)], -1)
 
 HEM_BELOW = 0.07  # distance of the jacket's end below the middle of the pelvis, m
-DETAIL = 80  # pixels per metre; in smaller pictures, ears, nose and thumbs are left out
+DETAIL = 80  # pixels per metre; in smaller images, ears, nose and thumbs are left out
 
 
-def paint_person(figure, frame, view):
+def render_person(figure, frame, view):
     """A `Canvas` with the person in frame `frame` of a `Figure`, as `view` sees it."""
-    return _Painter(figure, frame, view).paint()
+    return _Renderer(figure, frame, view).render()
 
 
-def _whole(color):
-    """The paint of an ellipsoid of one colour, without a hole."""
-    return lambda u, v, w: (plain(color), -np.inf)
+def _solid(color):
+    """The texture of an ellipsoid of one colour, without a hole."""
+    return lambda u, v, w: (rgb(color), -np.inf)
 
 
-class _Painter:
-    """Collects the parts of the body, then paints them from the farthest to the nearest."""
+class _Renderer:
+    """Collects the parts of the body, then renders them from the farthest to the nearest."""
 
     def __init__(self, figure, frame, view):
         self.canvas = Canvas(view.width, view.height, view.scale)
         self.pelvis, self.chest, self.head = figure.pelvis[frame], figure.chest[frame], figure.head[frame]
-        self.places, scales = view.project(figure.joints[frame])
+        self.points, scales = view.project(figure.joints[frame])
         # Pixels per metre; one scale for the whole body, which is not deep.
         self.scale = float(scales[INDEX["pelvis"]])
-        self.parts = []  # (closeness, function that paints the part)
+        self.parts = []  # (closeness, function that renders the part)
 
-    def paint(self):
-        """Paint all parts; returns the canvas."""
+    def render(self):
+        """Render all parts; returns the canvas."""
         for side in ("l", "r"):
             self._arm(side)
             self._leg(side)
         self._trunk()
         self._head()
-        for _, brush in sorted(self.parts, key=lambda part: part[0]):
-            brush()
+        for _, render_part in sorted(self.parts, key=lambda part: part[0]):
+            render_part()
         return self.canvas
 
     def _at(self, joint, offset=None):
         """Column, row and closeness of a joint, moved by `offset` metres in the studio."""
-        place = self.places[INDEX[joint]]
+        point = self.points[INDEX[joint]]
         if offset is None:
-            return place
-        return place + np.array([offset[0], -offset[1], offset[2]]) * self.scale
+            return point
+        return point + np.array([offset[0], -offset[1], offset[2]]) * self.scale
 
     def _limb(self, start, end, radii, color, marks=()):
         ra, rb = radii[0] * self.scale, radii[1] * self.scale
         closeness = (start[2] + end[2]) / 2 + min(ra, rb)
         self.parts.append((closeness, lambda: limb(self.canvas, start, end, (ra, rb), color, marks)))
 
-    def _ellipsoid(self, center, frame, half_axes, paint):
+    def _ellipsoid(self, center, frame, half_axes, texture):
         axes = frame * np.array(half_axes) * self.scale
         axes[1] *= -1.0
         closeness = center[2] + np.sqrt(np.sum(axes[2] ** 2))
-        self.parts.append((closeness, lambda: ellipsoid(self.canvas, center, axes, paint)))
+        self.parts.append((closeness, lambda: ellipsoid(self.canvas, center, axes, texture)))
 
     def _arm(self, side):
         joints = ("shoulder", "elbow", "wrist", "fingers")
@@ -117,7 +117,7 @@ class _Painter:
 
     def _trunk(self):
         hips = self._at("pelvis", -0.035 * self.pelvis[:, 1])
-        self._ellipsoid(hips, self.pelvis, (0.146, 0.115, 0.112), _whole(TROUSERS))
+        self._ellipsoid(hips, self.pelvis, (0.146, 0.115, 0.112), _solid(TROUSERS))
         # The jacket hangs loosely over the hips: nearer to the camera, so that no thigh cuts into it.
         loose = np.array([0.0, 0.0, 0.045 * self.scale])
         start = self._at("pelvis", -HEM_BELOW * self.pelvis[:, 1]) + loose
@@ -136,7 +136,7 @@ class _Painter:
         front = np.cos(around)
         stripe = np.minimum(along - 0.60, 0.70 - along) * 0.6 * self.scale
         hem = (0.045 - along) * 0.6 * self.scale
-        color = over(plain(JACKET), np.maximum(stripe, hem), TRIM)
+        color = over(rgb(JACKET), np.maximum(stripe, hem), TRIM)
         opening = (front - (0.97 - 0.07 * along)) * sharp
         color = over(color, opening + 0.010 * self.scale, TRIM)
         return over(color, opening, SHIRT)
@@ -145,7 +145,7 @@ class _Painter:
         center = self._at("head")
         self._ellipsoid(center, self.head, (0.082, 0.119, 0.095), self._face)
         back = self._at("head", 0.026 * self.head[:, 1] - 0.026 * self.head[:, 2])
-        self._ellipsoid(back, self.head, (0.083, 0.092, 0.075), _whole(HAIR))
+        self._ellipsoid(back, self.head, (0.083, 0.092, 0.075), _solid(HAIR))
         crown = center + np.array([0.0, -0.006, 0.0]) * self.scale
         self._ellipsoid(crown, self.head, (0.087, 0.125, 0.101), self._hair)
         tie, middle, end = self._at("hair_tie"), self._at("ponytail"), self._at("ponytail_end")
@@ -154,9 +154,9 @@ class _Painter:
         if self.scale < DETAIL:
             return
         for side in ("l", "r"):
-            self._ellipsoid(self._at(f"{side}_ear"), self.head, (0.012, 0.028, 0.018), _whole(SKIN))
+            self._ellipsoid(self._at(f"{side}_ear"), self.head, (0.012, 0.028, 0.018), _solid(SKIN))
         nose = self._at("nose", -0.02 * self.head[:, 2])
-        self._ellipsoid(nose, self.head, (0.013, 0.022, 0.020), _whole(SKIN))
+        self._ellipsoid(nose, self.head, (0.013, 0.022, 0.020), _solid(SKIN))
 
     def _face(self, u, v, w):
         """Skin with eyes, brows, cheeks and a smile; u to the left, v up, w forward."""
@@ -164,8 +164,8 @@ class _Painter:
         front = np.where(w > 0, 0.0, 9.0)
         beside = np.abs(u)
         cheek = np.hypot((beside - 0.55) / 0.20, (v + 0.28) / 0.13) + front
-        blush = np.float32(0.6) * clipped(np.float32(1.2) - cheek)
-        color = plain(SKIN) + blush * (plain(CHEEK) - plain(SKIN))
+        blush = np.float32(0.6) * clamp01(np.float32(1.2) - cheek)
+        color = rgb(SKIN) + blush * (rgb(CHEEK) - rgb(SKIN))
         eye = 1.0 - np.hypot((beside - 0.40) / 0.10, (v - 0.06) / 0.11) - front
         color = over(color, eye * 0.1 * size, EYE)
         arch = 0.30 - 0.7 * (beside - 0.40) ** 2
@@ -178,5 +178,5 @@ class _Painter:
     def _hair(self, u, v, w):
         """Hair combed back from the forehead; the hole leaves the face free."""
         line = w - (0.02 + 1.10 * v + 0.16 * u)
-        shine = 0.06 * np.maximum(np.cos(9.0 * u + 4.0 * w), 0.0) * plain((1.0, 0.8, 0.7))
-        return plain(HAIR) + shine, line * 0.07 * self.scale
+        shine = 0.06 * np.maximum(np.cos(9.0 * u + 4.0 * w), 0.0) * rgb((1.0, 0.8, 0.7))
+        return rgb(HAIR) + shine, line * 0.07 * self.scale

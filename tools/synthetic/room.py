@@ -5,7 +5,7 @@ from PIL import Image
 
 from .body import INDEX
 from .furniture import furnish
-from .paint import clipped, segment_distance
+from .shapes import clamp01, segment_distance
 
 WALL_COLOR = (0.82, 0.87, 0.86)
 BOARDS = (0.76, 0.63, 0.49)
@@ -31,7 +31,7 @@ class Room:
 
     def __init__(self, view):
         self.view = view
-        self.background = _paint_room(view)
+        self.background = _render_room(view)
         self.top = max(0, int(view.wall_foot))  # first row of the floor
         rows = np.arange(self.top, view.height)[:, None] + 0.5
         columns = np.arange(view.width) + 0.5
@@ -41,15 +41,15 @@ class Room:
 
     def with_shadow(self, joints):
         """(3, H, W): the studio with the soft shadow of a person. joints: (J, 3) in metres."""
-        picture = self.background.copy()
+        image = self.background.copy()
         dark = np.zeros_like(self.floor_x)
         for start, end, half in SHADOW_BONES:
             self._shade(dark, joints[INDEX[start]], joints[INDEX[end]], half)
         for side in "lr":
             heel, toe = joints[INDEX[f"{side}_heel"]], joints[INDEX[f"{side}_toe"]]
             self._touch(dark, heel, toe)
-        picture[:, self.top :] *= 1.0 - dark * np.float32([1.0, 0.98, 0.88])[:, None, None]
-        return picture
+        image[:, self.top :] *= 1.0 - dark * np.float32([1.0, 0.98, 0.88])[:, None, None]
+        return image
 
     def _shade(self, dark, start, end, half):
         """Darken the floor in the shadow of the bone from `start` to `end`, of half width `half` metres."""
@@ -58,7 +58,7 @@ class Room:
         ax, az = start[0] + SHADOW_RIGHT * start[1], start[2] - SHADOW_BACK * start[1]
         bx, bz = end[0] + SHADOW_RIGHT * end[1], end[2] - SHADOW_BACK * end[1]
         box, away = self._distance((ax, az), (bx, bz), half + soft)
-        amount = clipped(0.5 - (away - half) / (2 * soft))
+        amount = clamp01(0.5 - (away - half) / (2 * soft))
         amount = amount * amount * (3 - 2 * amount) * np.float32(0.34 / (1 + 0.7 * height))
         np.maximum(dark[box], amount, out=dark[box])
 
@@ -88,12 +88,12 @@ def _span(inside):
     return slice(hits[0], hits[-1] + 1) if len(hits) else slice(0, 0)
 
 
-def _paint_room(view):
+def _render_room(view):
     """(3, H, W) float32 in [0, 1]: drawn enlarged with Pillow, then averaged."""
     zoom = max(2, min(4, 2048 // view.width))
-    picture = Image.fromarray(_walls(view, zoom))
-    furnish(picture, view, zoom)
-    return np.asarray(picture.reduce(zoom), np.float32).transpose(2, 0, 1).copy() / 255
+    image = Image.fromarray(_walls(view, zoom))
+    furnish(image, view, zoom)
+    return np.asarray(image.reduce(zoom), np.float32).transpose(2, 0, 1).copy() / 255
 
 
 def _walls(view, zoom):
@@ -110,6 +110,6 @@ def _walls(view, zoom):
     seam = np.minimum(z / 0.16 - board, board + 1 - z / 0.16) < 0.05
     near = 0.86 + 0.10 * glow + 0.10 * (v - foot / view.height)
     floor = np.float32(BOARDS) * (near + tone - 0.10 * seam)[..., None]
-    picture = np.where((rows < foot)[..., None], wall, floor)
-    edge = 1.0 - 0.16 * clipped(np.hypot(u - 0.5, (v - 0.5) * 0.8) - 0.30)
-    return (clipped(picture * edge[..., None]) * 255 + 0.5).astype(np.uint8)
+    image = np.where((rows < foot)[..., None], wall, floor)
+    edge = 1.0 - 0.16 * clamp01(np.hypot(u - 0.5, (v - 0.5) * 0.8) - 0.30)
+    return (clamp01(image * edge[..., None]) * 255 + 0.5).astype(np.uint8)

@@ -1,11 +1,11 @@
-"""The pose picture: a coloured skeleton on white, as pose estimators draw it."""
+"""The pose image: a coloured skeleton on white, as pose estimators draw it."""
 
 import numpy as np
 
 from .body import INDEX
-from .paint import clipped, pixels_around, plain, segment_distance
+from .shapes import clamp01, pixels_around, rgb, segment_distance
 
-THICKNESS = 0.036  # of a bone, as a fraction of the picture's height
+THICKNESS = 0.036  # of a bone, as a fraction of the image's height
 # The right side is warm, the left side is cool, so that front and back differ; the middle is violet.
 BONES = (
     ("neck", "nose", (170, 60, 235)),
@@ -35,30 +35,30 @@ JOINTS = tuple(dict.fromkeys(joint for start, end, _ in BONES for joint in (star
 JOINT_NUMBERS = [INDEX[name] for name in JOINTS]  # among those of a `Figure`
 
 
-def paint_bones(places, height, width):
+def draw_bones(keypoints, height, width):
     """(3, H, W) float32 in [0, 1]: bones between joints.
 
-    places: (J, 2) column and row of each of `JOINTS`, in pixels; a bone with a joint that is NaN is left out.
+    keypoints: (J, 2) column and row of each of `JOINTS`, in pixels. A bone with a NaN joint is left out.
     """
-    places = dict(zip(JOINTS, np.asarray(places, np.float32), strict=True))
-    picture = np.ones((3, height, width), np.float32)
+    keypoints = dict(zip(JOINTS, np.asarray(keypoints, np.float32), strict=True))
+    image = np.ones((3, height, width), np.float32)
     half_width = THICKNESS * height / 2
     for start, end, color in BONES:
-        if np.isnan(places[start]).any() or np.isnan(places[end]).any():
+        if np.isnan(keypoints[start]).any() or np.isnan(keypoints[end]).any():
             continue
-        _line(picture, places[start], places[end], half_width * narrowing(end), plain(color) / 255)
-    return picture
+        _line(image, keypoints[start], keypoints[end], half_width * bone_width(end), rgb(color) / 255)
+    return image
 
 
-def narrowing(end):
-    """How wide the bone to a joint is, against most bones."""
+def bone_width(end):
+    """Width of the bone to a joint, relative to `THICKNESS`."""
     return 0.6 if "eye" in end or "ear" in end else 1.0
 
 
-def _line(picture, start, end, half_width, color):
+def _line(image, start, end, half_width, color):
     """An antialiased line with round ends. start, end: column and row; half_width: pixels."""
-    box, columns, rows = pixels_around(picture.shape[1:], start, end, half_width, half_width)
+    box, columns, rows = pixels_around(image.shape[1:], start, end, half_width, half_width)
     distance = segment_distance(columns - start[0], rows - start[1], *(end - start)) - np.float32(half_width)
-    coverage = clipped(np.float32(0.5) - distance)
-    covered = picture[(slice(None), *box)]
+    coverage = clamp01(np.float32(0.5) - distance)
+    covered = image[(slice(None), *box)]
     covered += coverage * (color - covered)

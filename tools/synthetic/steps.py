@@ -1,4 +1,4 @@
-"""Where the feet are: a foot that carries the body stands still, the other one swings to its next place."""
+"""The feet: one that carries the body stands still, the other swings to its next position."""
 
 from dataclasses import dataclass
 
@@ -48,13 +48,13 @@ class Feet:
 class _Ground:
     """The path of the pelvis over the floor, and where a foot rests under it."""
 
-    def __init__(self, t, place, yaw):
-        self.t, self.place, self.yaw = t, place, yaw
+    def __init__(self, t, position, yaw):
+        self.t, self.position, self.yaw = t, position, yaw
 
     def rest(self, time, foot):
         """(x, z, yaw) of a foot that rests under the pelvis at `time`."""
-        x = np.interp(time, self.t, self.place[:, 0])
-        z = np.interp(time, self.t, self.place[:, 1])
+        x = np.interp(time, self.t, self.position[:, 0])
+        z = np.interp(time, self.t, self.position[:, 1])
         yaw = np.interp(time, self.t, self.yaw)
         side = 1.0 if foot == 0 else -1.0
         x += side * HALF_STANCE * np.cos(yaw) + BALL_AHEAD * np.sin(yaw)
@@ -62,13 +62,13 @@ class _Ground:
         return np.array([x, z, yaw + side * TOE_OUT])
 
 
-def plan_feet(t, place, yaw, moves):
+def plan_feet(t, position, yaw, moves):
     """`Feet` that follow the pelvis without sliding.
 
-    t: (T,) seconds; place: (T, 2), x and z of the pelvis in metres; yaw: (T,) of the pelvis, radians;
+    t: (T,) seconds; position: (T, 2), x and z of the pelvis in metres; yaw: (T,) of the pelvis, radians;
     moves: list of `Walk` and `Hop` in order of time, without overlap.
     """
-    ground = _Ground(t, place, yaw)
+    ground = _Ground(t, position, yaw)
     paths = np.stack([_foot_path(ground, foot, moves) for foot in (0, 1)], axis=1)
     pitch = smooth(paths[:, :, 4], 1.0)
     ball = paths[:, :, [0, 3, 1]]
@@ -103,7 +103,7 @@ def _foot_path(ground, foot, moves):
 
 
 def _swings(ground, foot, move):
-    """(start, end, landing place) of every swing of `foot` in `move`."""
+    """(start, end, landing position) of every swing of `foot` in `move`."""
     if isinstance(move, Hop):
         yield move.start, move.end, ground.rest(move.end, foot)
         return

@@ -1,4 +1,4 @@
-"""The camera: from metres in the studio to pixels in the picture."""
+"""The camera: from metres in the studio to pixels in the image."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ ARM_SPACE = 1.02  # that the person needs on either side, m
 
 
 class View:
-    """The camera for pictures of `width` x `height` pixels."""
+    """The camera for images of `width` x `height` pixels."""
 
     def __init__(self, width, height):
         self.width, self.height = width, height
@@ -27,8 +27,8 @@ class View:
         column = self.width / 2 + points[..., 0] * near * self.scale
         height = EYE_HEIGHT + (points[..., 1] - EYE_HEIGHT) * near
         row = self.floor - height * self.scale
-        place = np.stack([column, row, points[..., 2] * self.scale], -1)
-        return place, near * self.scale
+        point = np.stack([column, row, points[..., 2] * self.scale], -1)
+        return point, near * self.scale
 
     def pixels(self, points):
         """(..., 3) metres -> (..., 2): column and row in pixels."""

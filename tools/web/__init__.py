@@ -1,1 +1,1 @@
-"""The page on which the skeleton is dragged: its scripts, the networks as ONNX, and the runtime."""
+"""The web demo: its scripts, the networks as ONNX, and the runtime."""

@@ -1,4 +1,4 @@
-"""One HTML file from the page's scripts, the networks, the runtime and the motions."""
+"""One HTML file with the scripts, the networks, the runtime and the motions."""
 
 import base64
 import gzip
@@ -8,41 +8,37 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import runtime
-from .motions import Recorded
+from .motions import Motions
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("kinematics", "main", "motions", "network", "painter", "recorder", "stage")
+SCRIPTS = ("kinematics", "main", "motions", "network", "recorder", "renderer", "stage")
 
 
-def page(facts: dict, recorded: Recorded, graphs: dict[str, bytes], runtime_folder: Path) -> str:
-    """The page.
+def build_page(facts: dict, motions: Motions, graphs: dict[str, bytes], runtime_folder: Path) -> str:
+    """The HTML file.
 
     Args:
-        facts: what the scripts know of the model, plain values.
-        recorded: motions and start frames.
-        graphs: the networks `first` and `step` as ONNX files.
+        facts: about the model, for the scripts; plain values.
+        graphs: the networks `reference` and `step` as ONNX files.
         runtime_folder: with the files of onnxruntime-web.
     """
     facts = facts | {
-        "motions": [
-            {"name": name, "kind": kind} for name, kind in zip(recorded.names, recorded.kinds, strict=True)
-        ],
-        "starts": recorded.names,
-        "unit": recorded.unit,
-        "familiarDistance": recorded.familiar_distance,
+        "motions": motions.labels,
+        "unit": motions.unit,
+        "maxDistance": motions.max_distance,
     }
     binary = {
         "runtime": (runtime_folder / runtime.SCRIPT).read_bytes(),
         "runtime-wasm": (runtime_folder / runtime.CODE).read_bytes(),
         **{f"network-{name}": graph for name, graph in graphs.items()},
-        "starts": recorded.starts.tobytes(),
-        "familiar": recorded.familiar.tobytes(),
-        **{f"motion-{index}": motion.tobytes() for index, motion in enumerate(recorded.motions)},
+        "references": motions.references.tobytes(),
+        "training-poses": motions.training_poses.tobytes(),
+        **{f"motion-{index}": motion.tobytes() for index, motion in enumerate(motions.motions)},
     }
     parts = [_part("facts", "application/json", json.dumps(facts).replace("<", "\\u003c"))]
-    parts += [_part(name, "text/plain", _packed(content)) for name, content in binary.items()]
+    parts += [_part(name, "text/plain", _compress(content)) for name, content in binary.items()]
     addresses = {name: "data:text/javascript," + quote(_read(f"{name}.js")) for name in SCRIPTS}
-    return _filled(
+    return _fill(
         _read("page.html"),
         style=_read("page.css"),
         parts="\n".join(parts),
@@ -55,7 +51,7 @@ def _read(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def _packed(content: bytes) -> str:
+def _compress(content: bytes) -> str:
     # Without a time, so that the same input gives the same page.
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
@@ -64,6 +60,6 @@ def _part(name: str, kind: str, text: str) -> str:
     return f'<script type="{kind}" id="{name}">{text}</script>'
 
 
-def _filled(text: str, **values: str) -> str:
-    """A text with values in place of names in braces."""
+def _fill(text: str, **values: str) -> str:
+    """Replace names in braces by values."""
     return re.sub(r"\{(" + "|".join(values) + r")\}", lambda match: values[match[1]], text)

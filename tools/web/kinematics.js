@@ -1,34 +1,34 @@
-// How a skeleton follows a joint that is dragged. All functions return new places and keep every bone's length.
-// Places are [column, row] of each joint by its number, or null where it is not known.
+// How a skeleton follows a dragged joint. All functions return new keypoints and keep every bone's length.
+// Keypoints are [x, y] of each joint by its index, or null where unknown.
 
-const plus = ([x, y], [dx, dy]) => [x + dx, y + dy];
-const minus = ([x, y], [x0, y0]) => [x - x0, y - y0];
+const add = ([x, y], [dx, dy]) => [x + dx, y + dy];
+const subtract = ([x, y], [x0, y0]) => [x - x0, y - y0];
 const length = ([x, y]) => Math.hypot(x, y);
-const turned = ([x, y], angle) => [
+const rotate = ([x, y], angle) => [
   x * Math.cos(angle) - y * Math.sin(angle),
   x * Math.sin(angle) + y * Math.cos(angle),
 ];
 const angleOf = ([x, y]) => Math.atan2(y, x);
 
-// joints: names. bones: [{start, end}] with the numbers of joints.
+// joints: names. bones: [{start, end}], indices of joints.
 export class Skeleton {
   constructor(joints, bones) {
     this.joints = joints;
-    this.number = Object.fromEntries(joints.map((name, index) => [name, index]));
-    this.parent = this.#parents(bones);
+    this.indices = Object.fromEntries(joints.map((name, index) => [name, index]));
+    this.parent = this.#findParents(bones);
     const limb = (side, root, middle, end) => [`${side}_${root}`, `${side}_${middle}`, `${side}_${end}`];
     this.limbs = ["l", "r"]
       .flatMap((side) => [limb(side, "shoulder", "elbow", "wrist"), limb(side, "hip", "knee", "ankle")])
-      .map((names) => names.map((name) => this.number[name]));
-    this.movesAll = ["pelvis", "l_hip", "r_hip"].map((name) => this.number[name]);
-    this.turnsBelow = ["neck", "nose"].map((name) => this.number[name]);
+      .map((names) => names.map((name) => this.indices[name]));
+    this.rootJoints = ["pelvis", "l_hip", "r_hip"].map((name) => this.indices[name]);
+    this.pivotJoints = ["neck", "nose"].map((name) => this.indices[name]);
     this.handles = joints.map((_, index) => index).filter((index) => !/eye|ear/.test(joints[index]));
   }
 
-  // The joint before each, from the pelvis outwards.
-  #parents(bones) {
+  // The parent of each joint; the root is the pelvis.
+  #findParents(bones) {
     const parent = this.joints.map(() => null);
-    const reached = [this.number.pelvis];
+    const reached = [this.indices.pelvis];
     for (const joint of reached) {
       for (const { start, end } of bones) {
         const next = start === joint ? end : end === joint ? start : null;
@@ -41,71 +41,74 @@ export class Skeleton {
     return parent;
   }
 
-  // The joints that hang on one, itself included.
-  below(joint) {
-    const hangs = (index) => index !== null && (index === joint || hangs(this.parent[index]));
-    return this.joints.map((_, index) => index).filter(hangs);
+  // The descendants of a joint, itself included.
+  descendants(joint) {
+    const isBelow = (index) => index !== null && (index === joint || isBelow(this.parent[index]));
+    return this.joints.map((_, index) => index).filter(isBelow);
   }
 
-  // The places after a joint was dragged to a target.
-  drag(places, joint, target) {
-    if (!places[joint]) return places;
-    if (this.movesAll.includes(joint)) return this.#moved(places, this.below(this.number.pelvis), joint, target);
+  // The keypoints after a joint was dragged to a target.
+  drag(keypoints, joint, target) {
+    if (!keypoints[joint]) return keypoints;
+    if (this.rootJoints.includes(joint)) {
+      return this.#translate(keypoints, this.descendants(this.indices.pelvis), joint, target);
+    }
     const limb = this.limbs.find(([, , end]) => end === joint);
-    if (limb && limb.every((index) => places[index])) return this.#reached(places, limb, target);
-    const pivot = places[this.parent[joint]];
-    if (!pivot) return places;
-    const bone = minus(places[joint], pivot);
-    const angle = angleOf(minus(target, pivot)) - angleOf(bone);
-    if (this.turnsBelow.includes(joint)) {
-      const hanging = this.below(joint);
-      return places.map((place, index) =>
-        place && hanging.includes(index) ? plus(pivot, turned(minus(place, pivot), angle)) : place,
+    if (limb && limb.every((index) => keypoints[index])) return this.#bendLimb(keypoints, limb, target);
+    const pivot = keypoints[this.parent[joint]];
+    if (!pivot) return keypoints;
+    const bone = subtract(keypoints[joint], pivot);
+    const angle = angleOf(subtract(target, pivot)) - angleOf(bone);
+    if (this.pivotJoints.includes(joint)) {
+      const descendants = this.descendants(joint);
+      return keypoints.map((point, index) =>
+        point && descendants.includes(index) ? add(pivot, rotate(subtract(point, pivot), angle)) : point,
       );
     }
-    return this.#moved(places, this.below(joint), joint, plus(pivot, turned(bone, angle)));
+    return this.#translate(keypoints, this.descendants(joint), joint, add(pivot, rotate(bone, angle)));
   }
 
-  #moved(places, joints, joint, target) {
-    const step = minus(target, places[joint]);
-    return places.map((place, index) => (place && joints.includes(index) ? plus(place, step) : place));
+  #translate(keypoints, joints, joint, target) {
+    const step = subtract(target, keypoints[joint]);
+    return keypoints.map((point, index) => (point && joints.includes(index) ? add(point, step) : point));
   }
 
-  // Inverse kinematics of two bones: the end comes as near to the target as they reach, bent to the same side.
-  #reached(places, [root, middle, end], target) {
-    const [upper, lower] = [minus(places[middle], places[root]), minus(places[end], places[middle])];
+  // Inverse kinematics of two bones: the end comes as near to the target as possible, bent to the same side.
+  #bendLimb(keypoints, [root, middle, end], target) {
+    const upper = subtract(keypoints[middle], keypoints[root]);
+    const lower = subtract(keypoints[end], keypoints[middle]);
     const [a, b] = [length(upper), length(lower)];
-    const way = minus(target, places[root]);
-    const distance = Math.min(a + b, Math.max(Math.abs(a - b), length(way)));
+    const reach = subtract(target, keypoints[root]);
+    const distance = Math.min(a + b, Math.max(Math.abs(a - b), length(reach)));
     const side = upper[0] * lower[1] - upper[1] * lower[0] > 0 ? -1 : 1;
     const cosine = a * distance ? (a ** 2 + distance ** 2 - b ** 2) / (2 * a * distance) : 1;
     const bend = side * Math.acos(Math.min(1, Math.max(-1, cosine)));
-    const direction = angleOf(length(way) ? way : minus(places[end], places[root]));
-    const newMiddle = plus(places[root], turned([a, 0], direction + bend));
-    const newEnd = plus(places[root], turned([distance, 0], direction));
-    const moved = this.#moved(places, this.below(end), end, newEnd);
-    moved[middle] = newMiddle;
-    return moved;
+    const direction = angleOf(length(reach) ? reach : subtract(keypoints[end], keypoints[root]));
+    const newMiddle = add(keypoints[root], rotate([a, 0], direction + bend));
+    const newEnd = add(keypoints[root], rotate([distance, 0], direction));
+    const result = this.#translate(keypoints, this.descendants(end), end, newEnd);
+    result[middle] = newMiddle;
+    return result;
   }
 }
 
-// Mean distance of the joints of a pose to those of another, both relative to the pelvis.
-function distance(places, other, pelvis) {
+// Mean distance of the keypoints of two poses, both relative to the pelvis.
+function distance(keypoints, other, pelvis) {
   let [sum, count] = [0, 0];
-  places.forEach((place, index) => {
-    if (place && other[index]) {
-      sum += length(minus(minus(place, places[pelvis]), minus(other[index], other[pelvis])));
+  keypoints.forEach((point, index) => {
+    if (point && other[index]) {
+      sum += length(subtract(subtract(point, keypoints[pelvis]), subtract(other[index], other[pelvis])));
       count += 1;
     }
   });
   return count ? sum / count : Infinity;
 }
 
-// How far a pose is from the nearest of some others.
-export function nearestDistance(places, others, pelvis) {
-  if (!places[pelvis]) return Infinity;
+// Distance of a pose to the nearest of some others.
+export function nearestDistance(keypoints, others, pelvis) {
+  if (!keypoints[pelvis]) return Infinity;
   return others.reduce(
-    (least, other) => (other[pelvis] ? Math.min(least, distance(places, other, pelvis)) : least),
+    (least, other) => (other[pelvis] ? Math.min(least, distance(keypoints, other, pelvis)) : least),
     Infinity,
   );
 }

@@ -1,154 +1,157 @@
-// The page: what the controls do, and the loop that paints.
+// The page: its controls, and the render loop.
 
 import { Skeleton, nearestDistance } from "kinematics";
-import { Clock, readPicture, readPlaces } from "motions";
-import { Dancer, loadRuntime, unpacked } from "network";
-import { paintPose } from "painter";
+import { Clock, readImage, readKeypoints } from "motions";
+import { VideoModel, loadRuntime, unpack } from "network";
 import { Recorder } from "recorder";
+import { renderPose } from "renderer";
 import { Stage } from "stage";
 
-const FRAMES_TO_REST = 12; // a pose that stays is painted this often, then the picture rests
-const LONGEST_UNDO = 200;
+const SETTLE_FRAMES = 12; // number of frames that are rendered of a pose that does not change
+const MAX_UNDO = 200;
 const FRAMES_PER_SECOND = 20;
 const find = (id) => document.getElementById(id);
 
 class Page {
   async load() {
     this.facts = JSON.parse(find("facts").textContent);
-    const { look, joints } = this.facts;
-    this.skeleton = new Skeleton(joints, look.bones);
-    this.stage = new Stage(find("picture"), find("overlay"), look, this.skeleton, (...drag) => this.drag(...drag));
+    const { style, joints } = this.facts;
+    this.skeleton = new Skeleton(joints, style.bones);
+    const onDrag = (...drag) => this.drag(...drag);
+    this.stage = new Stage(find("image"), find("overlay"), style, this.skeleton, onDrag);
     this.clock = new Clock(FRAMES_PER_SECOND);
-    this.recorder = new Recorder(find("picture"));
+    this.recorder = new Recorder(find("image"));
     this.undoSteps = [];
-    this.restart = null;
+    this.pendingReference = null;
     this.times = [];
-    await this.unpackPictures();
-    this.dancer = await Dancer.load(await loadRuntime(), { size: look.frame, latent: this.facts.latent });
-    this.direction = this.dancer.z.map(normal);
+    await this.unpackData();
+    const shapes = { size: style.frameSize, latent: this.facts.latent };
+    this.model = await VideoModel.load(await loadRuntime(), shapes);
+    this.direction = this.model.z.map(normal);
     this.fillControls();
-    await this.begin(0);
-    this.chooseMotion(0);
+    await this.setReference(0);
+    this.selectMotion(0);
     find("app").hidden = false;
     find("status").hidden = true;
     requestAnimationFrame((time) => this.tick(time));
   }
 
-  async unpackPictures() {
-    const { look, joints, motions, unit } = this.facts;
-    this.starts = await unpacked("starts");
-    this.familiar = readPlaces(await unpacked("familiar"), joints.length, unit);
+  async unpackData() {
+    const { style, joints, motions, unit } = this.facts;
+    this.references = await unpack("references");
+    this.trainingPoses = readKeypoints(await unpack("training-poses"), joints.length, unit);
     this.motions = [];
     for (const [index, { name, kind }] of motions.entries()) {
-      const bytes = await unpacked(`motion-${index}`);
-      const pixels = 3 * look.frame[0] * look.frame[1];
-      const places = kind === "joints" ? readPlaces(bytes, joints.length, unit) : null;
-      this.motions.push({ name, places, pictures: bytes, count: places ? places.length : bytes.length / pixels });
+      const bytes = await unpack(`motion-${index}`);
+      const pixels = 3 * style.frameSize[0] * style.frameSize[1];
+      const keypoints = kind === "joints" ? readKeypoints(bytes, joints.length, unit) : null;
+      const count = keypoints ? keypoints.length : bytes.length / pixels;
+      this.motions.push({ name, keypoints, images: bytes, count });
     }
   }
 
-  // Start from one of the given frames: the even pictures are frames, the odd ones their poses.
-  async begin(number) {
-    const picture = (index) => readPicture(this.starts, index, this.facts.look.frame);
-    const pose = picture(2 * number + 1);
-    this.restart = null;
-    await this.dancer.begin(picture(2 * number), pose);
-    this.stage.showFrame(picture(2 * number));
-    this.wake();
+  // Start from a reference frame: even images are frames, odd ones their poses.
+  async setReference(index) {
+    const image = (number) => readImage(this.references, number, this.facts.style.frameSize);
+    const pose = image(2 * index + 1);
+    this.pendingReference = null;
+    await this.model.start(image(2 * index), pose);
+    this.stage.showFrame(image(2 * index));
+    this.requestRender();
   }
 
-  // There is something new to paint.
-  wake() {
-    this.restless = FRAMES_TO_REST;
+  // Something has changed.
+  requestRender() {
+    this.framesToRender = SETTLE_FRAMES;
   }
 
   // ---- poses
 
   get motion() {
-    return this.motions[this.motionNumber];
+    return this.motions[this.motionIndex];
   }
 
-  chooseMotion(number) {
-    this.motionNumber = number;
+  selectMotion(index) {
+    this.motionIndex = index;
     this.clock.position = 0;
     this.undoSteps = [];
-    this.places = this.motion.places ? this.motion.places[0] : null;
+    this.keypoints = this.motion.keypoints ? this.motion.keypoints[0] : null;
     find("scrub").max = this.motion.count - 1;
     this.showPose();
   }
 
   goTo(index) {
     this.clock.position = index;
-    this.showMoment();
+    this.showPosition();
   }
 
-  showMoment() {
-    if (this.motion.places) this.places = this.motion.places[Math.floor(this.clock.position)];
+  showPosition() {
+    if (this.motion.keypoints) this.keypoints = this.motion.keypoints[Math.floor(this.clock.position)];
     this.showPose();
   }
 
   drag(joint, target, isFirst) {
     if (isFirst) {
       this.clock.playing = false;
-      this.undoSteps = [...this.undoSteps.slice(-LONGEST_UNDO), this.places];
+      this.undoSteps = [...this.undoSteps.slice(-MAX_UNDO), this.keypoints];
     }
-    this.places = this.skeleton.drag(this.places, joint, target);
+    this.keypoints = this.skeleton.drag(this.keypoints, joint, target);
     this.showPose();
   }
 
   undo() {
-    if (this.undoSteps.length) this.places = this.undoSteps.pop();
+    if (this.undoSteps.length) this.keypoints = this.undoSteps.pop();
     this.showPose();
   }
 
   showPose() {
-    this.stage.showSkeleton(find("skeleton").checked ? this.places : null);
+    this.stage.showSkeleton(find("skeleton").checked ? this.keypoints : null);
     find("scrub").value = Math.floor(this.clock.position);
     find("play").textContent = this.clock.playing ? "Pause" : "Play";
     find("undo").disabled = !this.undoSteps.length;
-    this.showFamiliarity();
-    this.wake();
+    this.markUnlikeTraining();
+    this.requestRender();
   }
 
-  showFamiliarity() {
-    const { familiarDistance } = this.facts;
-    let isNew = false;
-    if (this.places && this.undoSteps.length && familiarDistance) {
-      isNew = nearestDistance(this.places, this.familiar, this.skeleton.number.pelvis) > familiarDistance;
+  markUnlikeTraining() {
+    const { maxDistance } = this.facts;
+    let isUnlike = false;
+    if (this.keypoints && this.undoSteps.length && maxDistance) {
+      const { pelvis } = this.skeleton.indices;
+      isUnlike = nearestDistance(this.keypoints, this.trainingPoses, pelvis) > maxDistance;
     }
-    find("stage").classList.toggle("unfamiliar", isNew);
+    find("stage").classList.toggle("unlike-training", isUnlike);
   }
 
-  posePicture() {
-    if (this.places) return paintPose(this.places, this.facts.look);
-    return readPicture(this.motion.pictures, Math.floor(this.clock.position), this.facts.look.frame);
+  poseImage() {
+    if (this.keypoints) return renderPose(this.keypoints, this.facts.style);
+    return readImage(this.motion.images, Math.floor(this.clock.position), this.facts.style.frameSize);
   }
 
-  // ---- the loop
+  // ---- render loop
 
   async tick(time) {
     try {
-      const seconds = Math.min(0.25, (time - (this.lastTime ?? time)) / 1000);
-      this.lastTime = time;
+      const seconds = Math.min(0.25, (time - (this.previousTime ?? time)) / 1000);
+      this.previousTime = time;
       if (this.clock.playing) {
         this.clock.advance(seconds, this.motion.count);
-        this.showMoment();
+        this.showPosition();
       }
-      if (this.restart !== null) await this.begin(this.restart);
-      if (this.restless > 0) await this.paint();
+      if (this.pendingReference !== null) await this.setReference(this.pendingReference);
+      if (this.framesToRender > 0) await this.render();
       requestAnimationFrame((next) => this.tick(next));
     } catch (error) {
       fail(error);
     }
   }
 
-  async paint() {
-    const began = performance.now();
-    this.restless -= 1;
-    this.stage.showFrame(await this.dancer.next(this.posePicture()));
+  async render() {
+    const start = performance.now();
+    this.framesToRender -= 1;
+    this.stage.showFrame(await this.model.step(this.poseImage()));
     if (this.recorder.isRunning) this.recorder.add(find("smooth").checked);
-    this.painted = (this.painted ?? 0) + 1;
-    this.times = [...this.times.slice(-29), [performance.now(), performance.now() - began]];
+    this.times = [...this.times.slice(-29), [performance.now(), performance.now() - start]];
     this.showSpeed();
   }
 
@@ -157,29 +160,28 @@ class Page {
     const median = sorted[Math.floor(sorted.length / 2)];
     const span = this.times.at(-1)[0] - this.times[0][0];
     const rate = span ? (1000 * (this.times.length - 1)) / span : 0;
-    find("speed").textContent = `${median.toFixed(1)} ms a frame, ${rate.toFixed(0)} frames a second`;
+    find("speed").textContent = `${median.toFixed(1)} ms per frame, ${rate.toFixed(0)} frames per second`;
   }
 
   // ---- controls
 
   fillControls() {
-    const { starts, motions, sentences, usesZ } = this.facts;
+    const { motions, about, usesZ } = this.facts;
     const options = (select, names) => names.forEach((name, index) => select.add(new Option(name, index)));
-    options(find("motion"), motions.map(({ name }) => name));
-    options(find("start"), starts);
-    find("about").textContent = sentences;
+    for (const id of ["motion", "reference"]) options(find(id), motions.map(({ name }) => name));
+    find("about").textContent = about;
     find("z-field").hidden = !usesZ;
     find("record").hidden = !Recorder.isSupported();
-    find("hint").hidden = !this.motions.some(({ places }) => places);
+    find("hint").hidden = !this.motions.some(({ keypoints }) => keypoints);
     const listen = (id, event, action) => find(id).addEventListener(event, action);
-    listen("motion", "change", ({ target }) => this.chooseMotion(Number(target.value)));
-    listen("start", "change", ({ target }) => (this.restart = Number(target.value)));
+    listen("motion", "change", ({ target }) => this.selectMotion(Number(target.value)));
+    listen("reference", "change", ({ target }) => (this.pendingReference = Number(target.value)));
     listen("play", "click", () => this.togglePlaying());
     listen("scrub", "input", ({ target }) => this.goTo(Number(target.value)));
     listen("rate", "change", ({ target }) => (this.clock.speed = Number(target.value)));
     listen("undo", "click", () => this.undo());
     listen("reset", "click", () => this.reset());
-    listen("smooth", "change", ({ target }) => find("picture").classList.toggle("smooth", target.checked));
+    listen("smooth", "change", ({ target }) => find("image").classList.toggle("smooth", target.checked));
     listen("skeleton", "change", () => this.showPose());
     listen("z", "input", ({ target }) => this.changeZ(Number(target.value)));
     listen("record", "click", () => this.toggleRecording());
@@ -196,17 +198,17 @@ class Page {
     this.showPose();
   }
 
-  // The chosen start frame, with the pose of the moment in the motion.
+  // The selected reference frame, with the pose at the position in the motion.
   reset() {
     this.clock.playing = false;
     this.undoSteps = [];
-    this.restart = Number(find("start").value);
+    this.pendingReference = Number(find("reference").value);
     this.goTo(Math.floor(this.clock.position));
   }
 
   changeZ(amount) {
-    this.dancer.z = this.direction.map((value) => value * amount);
-    this.wake();
+    this.model.z = this.direction.map((value) => value * amount);
+    this.requestRender();
   }
 
   toggleRecording() {
@@ -216,7 +218,7 @@ class Page {
   }
 }
 
-// A standard normal number (Box and Muller 1958).
+// A sample of the standard normal distribution (Box and Muller 1958).
 function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
@@ -225,7 +227,7 @@ function fail(error) {
   const status = find("status");
   status.hidden = false;
   status.className = "error";
-  status.textContent = `This page does not work here: its file is damaged, or the browser is too old (${error}).`;
+  status.textContent = `This page cannot run: the file is damaged, or the browser is too old (${error}).`;
 }
 
 window.page = new Page();

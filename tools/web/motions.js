@@ -1,34 +1,35 @@
-// The motions that were recorded: joints, or pose pictures where no joints are known.
+// Motions: keypoints, or pose images where no keypoints are known; and the clock that plays them.
 
 const UNKNOWN = -32768;
 
-// Places [column, row] of each joint, or null; count joints from a row of 16-bit numbers.
-function placesOf(numbers, row, joints, unit) {
+// Keypoints [x, y] of each joint, or null, from a row of 16-bit numbers.
+function keypointsAt(numbers, row, joints, unit) {
   return Array.from({ length: joints }, (_, joint) => {
     const [x, y] = numbers.subarray(2 * (row * joints + joint), 2 * (row * joints + joint) + 2);
     return x === UNKNOWN ? null : [x * unit, y * unit];
   });
 }
 
-// All rows of a table of joints, from its bytes; unit: of its numbers, in pixels.
-export function readPlaces(bytes, joints, unit) {
+// All rows of a table of keypoints, from its bytes; unit: of its numbers, in pixels.
+export function readKeypoints(bytes, joints, unit) {
   const numbers = new Int16Array(bytes.buffer);
-  return Array.from({ length: numbers.length / (2 * joints) }, (_, row) => placesOf(numbers, row, joints, unit));
+  const length = numbers.length / (2 * joints);
+  return Array.from({ length }, (_, row) => keypointsAt(numbers, row, joints, unit));
 }
 
-// Picture number index of a stack, from uint8 of height x width x 3 to Float32Array of 3 x height x width.
-export function readPicture(bytes, index, [width, height]) {
+// Image number index of a stack, from uint8 of height x width x 3 to Float32Array of 3 x height x width.
+export function readImage(bytes, index, [width, height]) {
   const pixels = width * height;
-  const picture = new Float32Array(3 * pixels);
+  const image = new Float32Array(3 * pixels);
   for (let pixel = 0; pixel < pixels; pixel++) {
     for (let channel = 0; channel < 3; channel++) {
-      picture[channel * pixels + pixel] = bytes[3 * (index * pixels + pixel) + channel] / 255;
+      image[channel * pixels + pixel] = bytes[3 * (index * pixels + pixel) + channel] / 255;
     }
   }
-  return picture;
+  return image;
 }
 
-// The time in a motion that is played; position is in frames.
+// The position in a motion that is played, in frames.
 export class Clock {
   constructor(framesPerSecond) {
     this.rate = framesPerSecond;

@@ -1,112 +1,109 @@
-"""What a page knows of motions: how poses are painted, where it may begin, and what was recorded."""
+"""The motions of the web demo, its reference frames, and how it draws poses."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from dataloader import Video
 from tools.pose_file import Poses
 from tools.synthetic.frames import view_of
-from tools.synthetic.skeleton import BONES, JOINTS, THICKNESS, narrowing
-from training.evaluate import Sequence
+from tools.synthetic.skeleton import BONES, JOINTS, THICKNESS, bone_width
+from training.pose_filling import fill_missing_poses
 
-# Places are stored in 16 bits: pictures have this many units, and a joint may be a picture's length outside.
-UNITS, LARGEST, UNKNOWN = 16_000, 32_767, -32_768
-MOST_FAMILIAR = 1000  # poses of the training that the page compares with
-USUAL = 99  # percentile of the distance of validation poses to those of the training
+# Keypoints are stored in 16 bits: an image has this many units, and a keypoint may be one image outside.
+UNITS, MAX_UNITS, UNKNOWN = 16_000, 32_767, -32_768
+MAX_TRAINING_POSES = 1000  # that the page compares with
+PERCENTILE = 99  # of the distances of validation poses to the training poses
 PELVIS = JOINTS.index("pelvis")
 
 
 @dataclass
-class Recorded:
-    """The motions and the start frames of a page.
+class Motions:
+    """The motions and reference frames of the page.
 
     Attributes:
-        names: of the motions; each begins with the start frame of the same number.
-        kinds: "joints" or "pictures".
+        labels: the name of each motion, and its kind, "joints" or "images".
         motions: int16 `(T, J, 2)`, or uint8 `(T, H, W, 3)`.
-        starts: frame and pose of each, uint8 `(2 * M, H, W, 3)`.
-        familiar: poses of the training, int16 `(N, J, 2)`; none without joints.
-        unit: of the motions and the familiar poses, in pixels.
-        familiar_distance: mean distance of the joints, in pixels, that is usual for poses that are not of the
-            training; None without joints.
+        references: the first frame and pose of each, uint8 `(2 * M, H, W, 3)`.
+        training_poses: int16 `(N, J, 2)`; N = 0 without keypoints.
+        unit: of motions and training poses, in pixels.
+        max_distance: mean distance of the keypoints to the nearest training pose, in pixels, above which a
+            pose is unlike the training; None without keypoints.
     """
 
-    names: list[str]
-    kinds: list[str]
+    labels: list[dict[str, str]]
     motions: list[np.ndarray]
-    starts: np.ndarray
-    familiar: np.ndarray
+    references: np.ndarray
+    training_poses: np.ndarray
     unit: float
-    familiar_distance: float | None
+    max_distance: float | None
 
 
-def look(joints: Poses | None, frame: tuple[int, int]) -> dict:
-    """How the page paints a skeleton; its names are those that painter.js reads.
+def drawing_style(poses: Poses | None, frame_size: tuple[int, int]) -> dict:
+    """How the page draws a skeleton, by the names that renderer.js reads.
 
     Args:
-        joints: of the dataset; None if they are not known.
-        frame: height and width of the networks' pictures.
+        poses: of the dataset; None if unknown.
+        frame_size: height and width of the networks' images.
     """
-    width, height = joints.size if joints else frame[::-1]
+    width, height = poses.size if poses else frame_size[::-1]
     bones = [
         {
             "start": JOINTS.index(start),
             "end": JOINTS.index(end),
             "color": [value / 255 for value in color],
-            "width": narrowing(end),
+            "width": bone_width(end),
         }
         for start, end, color in BONES
     ]
     zoom = view_of(width, height).height // height
-    painted = {"bones": bones, "thickness": THICKNESS, "size": [width, height], "zoom": zoom}
-    return {"joints": JOINTS, "look": {**painted, "frame": frame[::-1]}}
+    style = {"bones": bones, "thickness": THICKNESS, "size": [width, height], "zoom": zoom}
+    return {"joints": JOINTS, "style": style | {"frameSize": frame_size[::-1]}}
 
 
-def recorded(sequences: list[Sequence], joints: Poses | None) -> Recorded:
-    """The motions of some sequences, as joints where they are known.
+def collect(videos: list[Video], poses: Poses | None, fill_poses: int) -> Motions:
+    """The motions of some videos, as keypoints where these are known.
 
     Args:
-        sequences: test sequences and validation.
-        joints: of the dataset; None if they are not known.
+        videos: of the test and of validation.
+        poses: of the dataset; None if unknown.
+        fill_poses: see `fill_missing_poses`.
     """
-    names, kinds, motions = [], [], []
-    unit = max(joints.size) / UNITS if joints else 1.0
-    for sequence in sequences:
-        is_test = sequence.name != "val"
-        names.append(f"test {sequence.name}" if is_test else "validation")
-        places = _of_folder(joints, f"test/test_label/{sequence.name}" if is_test else "val/val_label")
-        kinds.append("joints" if len(places) else "pictures")
-        poses = sequence.filled_poses()
-        motions.append(_stored(places[: len(poses)], unit) if len(places) else poses)
-    starts = np.stack([picture for s in sequences for picture in (s.first_frame, s.poses[0])])
-    familiar = _of_folder(joints, "train/train_label")
-    distance = None
-    if len(familiar):
-        familiar = familiar[:: -(-len(familiar) // MOST_FAMILIAR)]
-        distance = _usual_distance(_of_folder(joints, "val/val_label"), familiar)
-    return Recorded(names, kinds, motions, starts, _stored(familiar, unit), unit, distance)
+    labels, motions = [], []
+    unit = max(poses.size) / UNITS if poses else 1.0
+    for video in videos:
+        is_test = video.number is not None
+        name = f"test {video.number}" if is_test else "validation"
+        keypoints = _keypoints(poses, f"test/test_label/{video.number}" if is_test else "val/val_label")
+        labels.append({"name": name, "kind": "joints" if len(keypoints) else "images"})
+        images = fill_missing_poses(video.poses, fill_poses)
+        motions.append(_to_int16(keypoints[: len(images)], unit) if len(keypoints) else images)
+    references = np.stack([image for video in videos for image in (video.first_frame, video.poses[0])])
+    training_poses, max_distance = _keypoints(poses, "train/train_label"), None
+    if len(training_poses):
+        training_poses = training_poses[:: -(-len(training_poses) // MAX_TRAINING_POSES)]
+        max_distance = _max_distance(_keypoints(poses, "val/val_label"), training_poses)
+    return Motions(labels, motions, references, _to_int16(training_poses, unit), unit, max_distance)
 
 
-def _of_folder(joints: Poses | None, folder: str) -> np.ndarray:
-    if joints is None:
-        return np.zeros((0, len(JOINTS), 2))
-    return joints.places[[name == folder for name in joints.folders]]
+def _keypoints(poses: Poses | None, folder: str) -> np.ndarray:
+    return np.zeros((0, len(JOINTS), 2)) if poses is None else poses.of_folder(folder)
 
 
-def _stored(places: np.ndarray, unit: float) -> np.ndarray:
-    units = (places / unit).round().clip(-LARGEST, LARGEST)
-    return np.where(np.isnan(places), UNKNOWN, np.nan_to_num(units)).astype(np.int16)
+def _to_int16(keypoints: np.ndarray, unit: float) -> np.ndarray:
+    units = (keypoints / unit).round().clip(-MAX_UNITS, MAX_UNITS)
+    return np.where(np.isnan(keypoints), UNKNOWN, np.nan_to_num(units)).astype(np.int16)
 
 
-def _usual_distance(poses: np.ndarray, familiar: np.ndarray) -> float | None:
+def _max_distance(validation: np.ndarray, training: np.ndarray) -> float | None:
     """The page computes the same distance (kinematics.js, nearestDistance)."""
-    familiar = familiar - familiar[:, PELVIS, None]
+    training = training - training[:, PELVIS, None]
     nearest = []
-    for places in poses:
-        lengths = np.linalg.norm(places - places[PELVIS] - familiar, axis=-1)
+    for keypoints in validation:
+        lengths = np.linalg.norm(keypoints - keypoints[PELVIS] - training, axis=-1)
         known = ~np.isnan(lengths)
         counts = known.sum(axis=1)
         means = np.where(known, lengths, 0).sum(axis=1) / counts.clip(min=1)
         if counts.any():
             nearest.append(means[counts > 0].min())
-    return float(np.percentile(nearest, USUAL)) if nearest else None
+    return float(np.percentile(nearest, PERCENTILE)) if nearest else None

@@ -10,22 +10,20 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from modules import VAE_Model
+from modules.cvae import Reference
 
-LEAST_SIZE = 64  # of weights that are stored in 16 bits
+MIN_HALF_SIZE = 64  # number of values from which a weight is stored in 16 bits
 
 
-class First(nn.Module):
-    """What is known from the first frame and its pose, which is the same for all frames."""
+class ReferenceFeatures(nn.Module):
+    """The share of the reference frame and its pose, which is the same for all frames."""
 
     def __init__(self, model: VAE_Model):
         super().__init__()
         self.model = model
 
-    def forward(self, first: Tensor, first_pose: Tensor) -> Tensor:
-        feature = self.model.frame_transformation(first)
-        return self.model.Decoder_Fusion.from_first_frame(
-            feature, self.model.label_transformation(first_pose)
-        )
+    def forward(self, reference: Tensor, reference_pose: Tensor) -> Tensor:
+        return self.model.reference(reference, reference_pose).features
 
 
 class Step(nn.Module):
@@ -35,33 +33,33 @@ class Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, last: Tensor, first: Tensor, known: Tensor, pose: Tensor, z: Tensor) -> Tensor:
-        model = self.model
-        features = model.frame_transformation(last), model.label_transformation(pose)
-        return model.Generator(model.Decoder_Fusion(*features, z, known), first)
+    def forward(self, previous: Tensor, reference: Tensor, features: Tensor, pose: Tensor, z: Tensor):
+        encoded = self.model.frame_transformation(previous), self.model.label_transformation(pose)
+        return self.model.decode(*encoded, z, Reference(reference, features))
 
 
-def graphs(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
-    """`first` and `step` as ONNX files, with weights in 16 bits.
+def export(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
+    """`reference` and `step` as ONNX files, with weights in 16 bits.
 
     Args:
         model: of the unet architecture, in eval mode on the CPU.
         height, width: of its frames.
     """
-    # Each input is a tensor of its own, because the exporter takes equal objects for one input.
-    last, first_frame, first_pose, pose = torch.zeros(4, 1, 3, height, width).unbind()
+    # Each input is its own tensor, because the exporter takes equal objects for one input.
+    previous, reference, reference_pose, pose = torch.zeros(4, 1, 3, height, width).unbind()
     z = torch.zeros(1, *model.latent_shape(height, width))
-    first, step = First(model).eval(), Step(model).eval()
+    of_reference, step = ReferenceFeatures(model).eval(), Step(model).eval()
     with torch.no_grad():
-        known = first(first_frame, first_pose)
-    inputs = {"last": last, "first": first_frame, "known": known, "pose": pose, "z": z}
+        features = of_reference(reference, reference_pose)
+    inputs = {"previous": previous, "reference": reference, "features": features, "pose": pose, "z": z}
+    reference_inputs = {"reference": reference, "reference_pose": reference_pose}
     return {
-        "first": _graph(first, {"first": first_frame, "first_pose": first_pose}, "known"),
-        "step": _graph(step, inputs, "next"),
+        "reference": _export(of_reference, reference_inputs, "features"),
+        "step": _export(step, inputs, "next"),
     }
 
 
-def _graph(network: nn.Module, inputs: dict[str, Tensor], output: str) -> bytes:
+def _export(network: nn.Module, inputs: dict[str, Tensor], output: str) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about its own future
@@ -78,7 +76,7 @@ def _graph(network: nn.Module, inputs: dict[str, Tensor], output: str) -> bytes:
 
 
 def _strip(graph: onnx.ModelProto) -> None:
-    """Remove what only people read, such as the lines of code that a node is from."""
+    """Remove what only people read, such as the source lines of nodes."""
     for node in graph.graph.node:
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
@@ -87,11 +85,11 @@ def _strip(graph: onnx.ModelProto) -> None:
 
 
 def _halve_weights(graph: onnx.ModelProto) -> None:
-    """Store large weights in 16 bits; they become 32 bits again when the graph is loaded."""
+    """Store large weights in 16 bits; they are cast to 32 bits when the graph is loaded."""
     casts = []
     for weight in list(graph.graph.initializer):
         values = numpy_helper.to_array(weight)
-        if values.dtype == np.float32 and values.size > LEAST_SIZE:
+        if values.dtype == np.float32 and values.size > MIN_HALF_SIZE:
             short = f"{weight.name}_16"
             casts.append(helper.make_node("Cast", [short], [weight.name], to=onnx.TensorProto.FLOAT))
             graph.graph.initializer.remove(weight)

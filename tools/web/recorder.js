@@ -1,6 +1,6 @@
-// Records what the stage shows as a WebM video, which is then saved.
+// Records the canvas as a WebM video.
 
-const LEAST_WIDTH = 512;
+const MIN_WIDTH = 512;
 
 export class Recorder {
   static isSupported() {
@@ -9,7 +9,7 @@ export class Recorder {
 
   constructor(canvas) {
     this.source = canvas;
-    const zoom = Math.ceil(LEAST_WIDTH / canvas.width);
+    const zoom = Math.ceil(MIN_WIDTH / canvas.width);
     this.canvas = document.createElement("canvas");
     [this.canvas.width, this.canvas.height] = [canvas.width * zoom, canvas.height * zoom];
     this.context = this.canvas.getContext("2d");
@@ -23,12 +23,12 @@ export class Recorder {
     const parts = [];
     this.recorder = new MediaRecorder(this.canvas.captureStream(30), { mimeType: "video/webm" });
     this.recorder.ondataavailable = ({ data }) => parts.push(data);
-    this.recorder.onstop = () => save(new Blob(parts, { type: "video/webm" }), "dancer.webm");
+    this.recorder.onstop = () => save(new Blob(parts, { type: "video/webm" }), "video.webm");
     this.recorder.start();
     this.add(false);
   }
 
-  // The frame that is shown now.
+  // Add the current frame.
   add(isSmooth) {
     this.context.imageSmoothingEnabled = isSmooth;
     this.context.drawImage(this.source, 0, 0, this.canvas.width, this.canvas.height);

@@ -1,8 +1,8 @@
-// What is seen: the painted picture, and over it the skeleton with a handle at each joint.
+// The rendered frame, and over it the skeleton with a handle at each joint.
 
-const LEAST_RADIUS = 8; // of a handle, in pixels of the screen
+const MIN_RADIUS = 8; // of a handle, in CSS pixels
 const SVG = "http://www.w3.org/2000/svg";
-const spoken = (name) => name.replace("l_", "left ").replace("r_", "right ");
+const readable = (name) => name.replace("l_", "left ").replace("r_", "right ");
 
 function element(name, attributes, parent) {
   const node = document.createElementNS(SVG, name);
@@ -12,48 +12,49 @@ function element(name, attributes, parent) {
 }
 
 export class Stage {
-  // canvas, overlay: elements. look: as of paintPose. skeleton: a Skeleton.
-  // onDrag(joint, target, isFirst): a joint is dragged to [column, row]; isFirst where a drag begins.
-  constructor(canvas, overlay, look, skeleton, onDrag) {
-    this.look = look;
+  // canvas, overlay: elements. style: see renderPose. skeleton: a Skeleton.
+  // onDrag(joint, target, isFirst): a joint is dragged to [x, y]; isFirst at the start of a drag.
+  constructor(canvas, overlay, style, skeleton, onDrag) {
+    this.style = style;
     this.skeleton = skeleton;
     this.overlay = overlay;
     this.onDrag = onDrag;
-    [canvas.width, canvas.height] = look.frame;
+    [canvas.width, canvas.height] = style.frameSize;
     this.context = canvas.getContext("2d");
     this.image = this.context.createImageData(canvas.width, canvas.height);
-    overlay.setAttribute("viewBox", `0 0 ${look.size[0]} ${look.size[1]}`);
-    this.bones = look.bones.map(({ color }) => {
+    overlay.setAttribute("viewBox", `0 0 ${style.size[0]} ${style.size[1]}`);
+    this.bones = style.bones.map(({ color }) => {
       const stroke = `rgb(${color.map((value) => Math.round(value * 255)).join()})`;
-      return element("line", { class: "bone", stroke, "stroke-width": look.thickness * look.size[1] * 0.4 }, overlay);
+      const width = style.thickness * style.size[1] * 0.4;
+      return element("line", { class: "bone", stroke, "stroke-width": width }, overlay);
     });
     this.handles = new Map(skeleton.handles.map((joint) => [joint, this.#handle(joint)]));
     new ResizeObserver(() => this.#resizeHandles()).observe(overlay);
   }
 
-  // Handles are not smaller than a finger can grab.
+  // Handles have a minimum size on the screen, for fingers.
   #resizeHandles() {
-    const shown = this.overlay.getBoundingClientRect().width;
-    if (!shown) return; // hidden while the page loads
-    const [width, height] = this.look.size;
-    const radius = Math.max(height / 40, (LEAST_RADIUS * width) / shown);
+    const displayed = this.overlay.getBoundingClientRect().width;
+    if (!displayed) return; // hidden while the page loads
+    const [width, height] = this.style.size;
+    const radius = Math.max(height / 40, (MIN_RADIUS * width) / displayed);
     this.handles.forEach((handle) => handle.setAttribute("r", radius));
   }
 
   #handle(joint) {
-    const label = spoken(this.skeleton.joints[joint]);
+    const label = readable(this.skeleton.joints[joint]);
     const handle = element("circle", { class: "handle", tabindex: 0, role: "button" }, this.overlay);
     handle.setAttribute("aria-label", `${label}: drag, or move with the arrow keys`);
     element("title", {}, handle).textContent = label;
     handle.addEventListener("pointerdown", (event) => {
       handle.setPointerCapture(event.pointerId);
       handle.classList.add("dragged");
-      this.onDrag(joint, this.#place(event), true);
+      this.onDrag(joint, this.#position(event), true);
       event.preventDefault();
       handle.focus();
     });
     handle.addEventListener("pointermove", (event) => {
-      if (handle.hasPointerCapture(event.pointerId)) this.onDrag(joint, this.#place(event), false);
+      if (handle.hasPointerCapture(event.pointerId)) this.onDrag(joint, this.#position(event), false);
     });
     handle.addEventListener("lostpointercapture", () => handle.classList.remove("dragged"));
     handle.addEventListener("keydown", (event) => this.#moveByKey(joint, event));
@@ -61,38 +62,43 @@ export class Stage {
   }
 
   #moveByKey(joint, event) {
-    const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (!ways[event.key] || !this.places[joint]) return;
+    const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (!directions[event.key] || !this.keypoints[joint]) return;
     event.preventDefault();
-    const step = (this.look.size[1] / 100) * (event.shiftKey ? 5 : 1);
-    const target = ways[event.key].map((way, axis) => this.places[joint][axis] + way * step);
+    const step = (this.style.size[1] / 100) * (event.shiftKey ? 5 : 1);
+    const [x, y] = this.keypoints[joint];
+    const [dx, dy] = directions[event.key];
+    const target = [x + dx * step, y + dy * step];
     this.onDrag(joint, target, !event.repeat);
   }
 
-  // The place of a pointer in the pose picture.
-  #place(event) {
+  // The position of a pointer in the pose image.
+  #position(event) {
     const box = this.overlay.getBoundingClientRect();
-    const [width, height] = this.look.size;
-    return [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+    const [width, height] = this.style.size;
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    return [(x / box.width) * width, (y / box.height) * height];
   }
 
-  // Places of the joints; null hides the skeleton.
-  showSkeleton(places) {
-    this.places = places;
-    this.look.bones.forEach(({ start, end }, index) => {
-      const ends = places && places[start] && places[end] && [places[start], places[end]];
+  // Keypoints of the joints; null hides the skeleton.
+  showSkeleton(keypoints) {
+    this.keypoints = keypoints;
+    this.style.bones.forEach(({ start, end }, index) => {
+      const ends = keypoints && keypoints[start] && keypoints[end] && [keypoints[start], keypoints[end]];
       this.bones[index].style.display = ends ? "" : "none";
       if (ends) {
         const [[x1, y1], [x2, y2]] = ends;
-        Object.entries({ x1, y1, x2, y2 }).forEach(([name, value]) => this.bones[index].setAttribute(name, value));
+        for (const [name, value] of Object.entries({ x1, y1, x2, y2 })) {
+          this.bones[index].setAttribute(name, value);
+        }
       }
     });
     for (const [joint, handle] of this.handles) {
-      const place = places && places[joint];
-      handle.style.display = place ? "" : "none";
-      if (place) {
-        handle.setAttribute("cx", place[0]);
-        handle.setAttribute("cy", place[1]);
+      const point = keypoints && keypoints[joint];
+      handle.style.display = point ? "" : "none";
+      if (point) {
+        handle.setAttribute("cx", point[0]);
+        handle.setAttribute("cy", point[1]);
       }
     }
   }

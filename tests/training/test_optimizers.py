@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers import small_model
+from training.optimizers import UPDATE_RMS, load_optimizer, make_optimizer, orthogonalized
+
+
+def optimizer_of(network, optim="Muon", weight_decay=0.0):
+    return make_optimizer(network, small_model(optim=optim, lr=0.01, weight_decay=weight_decay))
+
+
+def backward(network, seed=0):
+    network.zero_grad()
+    inputs = torch.randn(2, 5, 6, 6, generator=torch.Generator().manual_seed(seed))
+    network(inputs).square().mean().backward()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(5, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 3, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 8), (40, 17), (20, 90)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_singular_values_of_an_orthogonalized_matrix_are_near_1(shape, scale):
+    matrix = scale * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalized(matrix))
+    assert values.min() > 0.5 and values.max() < 1.35
+
+
+def test_muon_updates_of_convolutions_are_equally_large_in_all_directions(network):
+    optimizer, before = optimizer_of(network), copy.deepcopy(network)
+    backward(network)
+    optimizer.step()
+    update = (network[0].weight - before[0].weight).flatten(1)  # 8 x 45
+    values = torch.linalg.svdvals(update) / (0.01 * UPDATE_RMS * 45**0.5)
+    assert values.min() > 0.5 and values.max() < 1.35
+
+
+def test_muon_updates_all_other_parameters_as_adamw(network):
+    other = copy.deepcopy(network)
+    for model, optim in ((network, "Muon"), (other, "AdamW")):
+        optimizer = optimizer_of(model, optim, weight_decay=0.1)
+        backward(model)
+        optimizer.step()
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name)) == (parameter.ndim < 4)
+
+
+def test_muon_decays_weights(network):
+    weight, optimizer = network[0].weight, optimizer_of(network, weight_decay=0.5)
+    before = weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before * (1 - 0.01 * 0.5))
+
+
+def test_state_of_another_device_continues_with_the_settings_of_this_one(network):
+    """CUDA's learning rate is a tensor, and CPUs without fused kernels have other settings, too."""
+    other = torch.optim.AdamW(network.parameters(), lr=torch.tensor(0.5), foreach=False)
+    backward(network)
+    other.step()
+    optimizer = optimizer_of(network, "AdamW")
+    load_optimizer(optimizer, copy.deepcopy(other.state_dict()))
+    (group,) = optimizer.param_groups
+    assert group["fused"] and group["lr"] == 0.01
+    backward(network)
+    optimizer.step()
+    assert {state["step"].item() for state in optimizer.state.values()} == {2.0}

@@ -1,0 +1,63 @@
+"""Checks of a checkpoint from a file before it is used: it may be damaged, or from another program."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from runtime.cli import UserError
+
+# Weights beyond this belong to a run that has diverged; those of a good one stay under 100.
+MAX_WEIGHT = 1e4
+
+
+def _fits(value: object, expected: Tensor) -> bool:
+    """Whether a value is a dense tensor of the expected shape and dtype."""
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return dense and not value.is_meta and (value.dtype, value.shape) == (expected.dtype, expected.shape)
+
+
+def check_weights(path: Path, weights: dict, own: dict[str, Tensor]) -> None:
+    """Refuse weights with other names, shapes or dtypes than the model's, or of a run that has diverged.
+
+    Args:
+        own: the model's `state_dict`.
+    """
+    hint = "check --arch and the sizes of the networks"
+    if different := sorted(map(str, weights.keys() ^ own.keys())):
+        where = "lacks" if different[0] in own else "has an unknown"
+        raise UserError(f"{path}: {where} {different[0]} ({len(different)} names differ); {hint}")
+    for name, tensor in own.items():
+        if not _fits(weights[name], tensor):
+            expected = f"{list(tensor.shape)} and {tensor.dtype}"
+            raise UserError(f"{path}: {name} is not a tensor of shape {expected}; {hint}")
+    if problem := find_divergence(weights):
+        raise UserError(f"{path}: {problem}: the run that wrote it has diverged; use an earlier checkpoint")
+
+
+def find_divergence(weights: dict[str, Tensor]) -> str | None:
+    """What is wrong with the weights of a model that has diverged; None for a good one."""
+    for name, tensor in weights.items():
+        # Written so that NaN counts, too. Statistics of BatchNorm may be large.
+        if tensor.is_floating_point() and "running" not in name and not tensor.abs().max() <= MAX_WEIGHT:
+            return f"values of {name} are not finite or beyond {MAX_WEIGHT:g}"
+    return None
+
+
+def check_optimizer(path: Path, state: dict, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse the state of an optimizer that does not fit: a fused update would write beyond a tensor.
+
+    Args:
+        optimizer: a new one of the same kind.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    num_groups = len(state["param_groups"])
+    if num_groups != len(optimizer.param_groups) or numbers != list(range(len(parameters))):
+        raise UserError(f"{path}: optimizer param_groups are not those of this model")
+    for number, moments in state["state"].items():
+        parameter = parameters[number]
+        names = optimizer.moments(parameter) if hasattr(optimizer, "moments") else ("exp_avg", "exp_avg_sq")
+        expected = {"step": torch.zeros(()), **dict.fromkeys(names, parameter)}
+        if moments.keys() != expected.keys() or not all(_fits(moments[n], expected[n]) for n in expected):
+            raise UserError(f"{path}: the optimizer state of parameter {number} does not fit this model")

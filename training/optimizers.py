@@ -1,0 +1,109 @@
+"""Optimizers: Adam, AdamW, and Muon, whose updates of a weight are equally large in all directions."""
+
+import torch
+from torch import Tensor, nn
+
+# Newton-Schulz iteration towards singular values of 1 (Jordan et al. 2024): its coefficients and its length.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+MOMENTUM = 0.95
+# Root mean square of an update at a learning rate of 1, as AdamW's is (Liu et al. 2025, section 2.2).
+UPDATE_RMS = 0.2
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """The nearest matrices `(..., rows, columns)` whose singular values are all 1, to within about 30 %.
+
+    The iteration is x <- p x with p = a + b g + c g^2 and g = x x^T. It works on g and the product of all p,
+    which are as small as the shorter side of x.
+    """
+    a, b, c = QUINTIC
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    gram = x @ x.mT
+    product = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    for _ in range(ITERATIONS):
+        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # p without its first term
+        product = torch.baddbmm(product, product, change, beta=a)
+        gram = torch.baddbmm(gram, gram, change, beta=a)
+        gram = torch.baddbmm(gram, gram, change, beta=a)
+    x = product @ x
+    return (x.mT if tall else x).reshape(matrices.shape)
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the weights of convolutions, AdamW for all other parameters, at the same learning rate.
+
+    A weight is a matrix of output channels by inputs. Its Nesterov momentum is orthogonalized (Jordan et al.
+    2024, "Muon: An optimizer for hidden layers in neural networks"), and scaled to suit the learning rate and
+    weight decay of AdamW (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+    torch.optim.Muon takes only parameters of two dimensions.
+
+    Attributes:
+        found_inf: a scalar on the parameters' device; where it is 1, `step` changes nothing.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:
+        is_finite = 1 - self.found_inf
+        gradient_weight = (1 - MOMENTUM) * is_finite
+        for group in self.param_groups:
+            lr = group["lr"] * is_finite
+            decay = 1 - lr * group["weight_decay"]
+            for weight in group["params"]:
+                if weight.ndim == 4 and weight.grad is not None:
+                    gradient = torch.where(is_finite > 0, weight.grad, 0.0)
+                    update = self._update(weight, gradient, gradient_weight)
+                    weight.mul_(decay).sub_(update * lr)
+                    weight.grad = None  # so AdamW passes over it
+        super().step()
+
+    @staticmethod
+    def moments(parameter: Tensor) -> tuple[str, ...]:
+        """Names of the state of a parameter, beside `step`."""
+        return ("momentum",) if parameter.ndim == 4 else ("exp_avg", "exp_avg_sq")
+
+    def _update(self, weight: Tensor, gradient: Tensor, gradient_weight: Tensor) -> Tensor:
+        """The update of a weight at a learning rate of 1; `gradient_weight` is that in the momentum."""
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+            state["step"] = torch.zeros((), device=weight.device)  # AdamW looks for it when it loads a state
+        momentum = state["momentum"].lerp_(gradient, gradient_weight)
+        matrix = gradient.lerp(momentum, MOMENTUM).flatten(1)
+        return orthogonalized(matrix).view(weight.shape) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
+
+
+OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "Muon": Muon}
+
+
+def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019) or `Muon`, by `args.optim`.
+
+    Fused optimizers skip an update on the device where their attribute `found_inf` is 1. On CUDA the learning
+    rate is a tensor, which a recorded graph reads in each replay.
+    """
+    device = next(model.parameters()).device
+    on_cuda = device.type == "cuda"
+    lr = torch.tensor(args.lr, device=device) if on_cuda else args.lr
+    optimizer = OPTIMIZERS[args.optim](
+        model.parameters(), lr=lr, weight_decay=args.weight_decay, fused=True, capturable=on_cuda
+    )
+    optimizer.found_inf = torch.zeros((), device=device)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the next update."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Restore the moments of another optimizer of the same kind, possibly from another device."""
+    own = optimizer.state_dict()["param_groups"]  # settings such as `fused` are those of this device
+    optimizer.load_state_dict(state | {"param_groups": own})
