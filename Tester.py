@@ -31,7 +31,7 @@ from training.checkpoint import load_for_inference
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, render, score, write."""
-    cli_args = vars(options.tester_parser().parse_args(argv))
+    cli_args = vars(options.parser(options.TESTER).parse_args(argv))
     device = select_device(cli_args.pop("device", None), cli_args.get("gpu", 1))
     model, args = load_for_inference(cli_args["ckpt_path"], device, **cli_args)
     run_dir.make_writable(args.save_root, args.DR)

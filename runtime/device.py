@@ -15,11 +15,7 @@ CUDNN_TRIALS = 4  # algorithms that cuDNN times for each convolution
 
 
 def select_device(name: str | None, gpu: int) -> torch.device:
-    """The device of this process by `--device` and `--gpu`, which becomes the current one.
-
-    Raises:
-        UserError: no such device; or a GPU that torch cannot use, unless the CPU was asked for.
-    """
+    """The device of this process by `--device` and `--gpu`, made current; a `UserError` if it is unusable."""
     available, wanted = _num_available(), _parse(name)
     if gpu == 0 and wanted is None:
         log("--gpu 0: running on the CPU")

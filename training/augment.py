@@ -27,10 +27,8 @@ def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
     """uint8 clips -> augmented frames and poses, `(B, T, 3, H, W)` in [0, 1].
 
     Args:
-        args: `augment`: affine rotates and shears whole images; see `training.copy_paste` for the others,
-            which without a known background do nothing (copy_paste) or change whole images (person_affine).
-            `pose_dropout`; `reference_frame`, "any" if frame 0 is from another time than the rest of the
-            clip.
+        args: `augment`, see `--help`: without a known background, copy_paste does nothing and person_affine
+            changes whole images. `pose_dropout`. `reference_frame`, "any" if frame 0 is from another time.
     """
     frames, poses = to_float(batch.frames), to_float(batch.poses)
     kinds = set(args.augment.split(",")) - {"none"}

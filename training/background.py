@@ -1,7 +1,6 @@
 """The background of each shot of a video with a static camera.
 
-It is the median over time, pixel by pixel, of the frames whose pose is not near the pixel, so the person is
-not part of it even where they stand most of the time.
+Each pixel is the median over the frames whose pose is not near it, which excludes the person.
 """
 
 import numpy as np

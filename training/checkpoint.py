@@ -122,7 +122,7 @@ def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argp
 
 def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | None]:
     """The flags of Trainer.py, and the checkpoint that they continue or test (None for a new run)."""
-    cli_args = vars(options.trainer_parser().parse_args(argv))
+    cli_args = vars(options.parser(options.TRAINER).parse_args(argv))
     path, resume = cli_args.get("ckpt_path"), cli_args.get("resume")
     if resume and path:
         raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
@@ -151,7 +151,7 @@ class Checkpoints:
 
     def __init__(self, args, model: nn.Module, optimizer: torch.optim.Optimizer, history: History):
         self.args, self.model, self.optimizer, self.history = args, model, optimizer, history
-        self.device = next(model.parameters()).device
+        self.on_cuda = next(model.parameters()).is_cuda
 
     def start_folder(self, updates: int) -> None:
         """Prepare the folder of a new run: no former run, args.json, and the start of a branch."""
@@ -179,7 +179,10 @@ class Checkpoints:
             "args": options.plain_values(self.args),
             "step": updates,
             "history": self.history.state_dict(),
-            "rng": rng_state(self.device),
+            "rng": {
+                "cpu": torch.get_rng_state(),
+                "cuda": [torch.cuda.get_rng_state()] if self.on_cuda else [],
+            },
         }
         write(self.args.save_root / "last.ckpt", checkpoint)
         self.write_copies(keep)
@@ -219,17 +222,6 @@ class Checkpoints:
             log(f"{path}: trained with --optim {former}; {self.args.optim} starts without a state")
         self.history.load_state_dict(checkpoint["history"])
         if flags.get("seed", self.args.seed) == self.args.seed:
-            restore_rng(checkpoint["rng"], self.device)
-
-
-def rng_state(device: torch.device) -> dict:
-    """The states of torch's random generators, of the CPU and, if that is the device, of CUDA."""
-    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def restore_rng(state: dict, device: torch.device) -> None:
-    """Set the generators to what `rng_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and state["cuda"]:
-        torch.cuda.set_rng_state(state["cuda"][0], device)
+            torch.set_rng_state(checkpoint["rng"]["cpu"])
+            if self.on_cuda and checkpoint["rng"]["cuda"]:
+                torch.cuda.set_rng_state(checkpoint["rng"]["cuda"][0])

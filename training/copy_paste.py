@@ -1,7 +1,6 @@
 """Copy-paste augmentation: the person is cut out of a clip and pasted over the same background.
 
-After Dwibedi et al. 2017 and Ghiasi et al. 2021, with masks from the difference to the background of the
-shot.
+After Dwibedi et al. 2017 and Ghiasi et al. 2021; masks are differences from the shot's background.
 """
 
 from collections.abc import Collection

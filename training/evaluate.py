@@ -59,10 +59,7 @@ def render(model: VAE_Model, videos: list[Video], args, report=None) -> None:
 
 
 def score(video: Video, ssim: bool = True) -> None:
-    """PSNR and SSIM over the predicted frames (the first frame is given), into `scores`; needs the truth.
-
-    Frames with a side below `utils.SSIM_MIN_SIDE` have no SSIM.
-    """
+    """PSNR and SSIM over the predicted frames, into `scores`; no SSIM below `utils.SSIM_MIN_SIDE`."""
     predicted, truth = video.prediction[1:], video.truth[1:]
     by_frame = {"psnr": utils.psnr_by_frame(predicted, truth)}
     if ssim and min(truth.shape[-2:]) >= utils.SSIM_MIN_SIDE:

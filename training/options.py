@@ -209,23 +209,19 @@ NOT_INHERITED = {
 }  # fmt: skip
 
 
-def trainer_parser() -> Parser:
-    """The parser of Trainer.py; it returns only the flags on the command line."""
-    return _parser(TRAINER, prog="Trainer.py", description="Train a model, or validate one with --test.")
-
-
-def tester_parser() -> Parser:
-    """The parser of Tester.py; it returns only the flags on the command line."""
-    return _parser(TESTER, prog="Tester.py", description="Render and score the test sequences.")
-
-
-def _parser(groups: dict[str, tuple[Flag, ...]], **settings) -> Parser:
-    parser = Parser(renamed=RENAMED_FLAGS, **settings)
+def parser(groups: dict[str, tuple[Flag, ...]]) -> Parser:
+    """The parser of `TRAINER` or `TESTER`; it returns only the flags on the command line."""
+    texts = {
+        "Trainer.py": "Train a model, or validate one.",
+        "Tester.py": "Render and score the test videos.",
+    }
+    prog = "Trainer.py" if groups is TRAINER else "Tester.py"
+    result = Parser(renamed=RENAMED_FLAGS, prog=prog, description=texts[prog])
     for title, flags in groups.items():
-        group = parser.add_argument_group(title)
+        group = result.add_argument_group(title)
         for flag in flags:
             flag.add_to(group)
-    return parser
+    return result
 
 
 def resolve(
@@ -274,7 +270,7 @@ def _set_sizes(values: dict, cli_args: dict) -> None:
 
 def trainer_args(argv: list[str] | None = None) -> argparse.Namespace:
     """All flags of a new run, from its command line."""
-    return resolve(TRAINER, vars(trainer_parser().parse_args(argv)))
+    return resolve(TRAINER, vars(parser(TRAINER).parse_args(argv)))
 
 
 def plain_values(args: argparse.Namespace) -> dict:

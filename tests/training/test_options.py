@@ -9,7 +9,7 @@ REQUIRED = ["--DR", "data", "--save_root", "run"]
 
 
 def trainer_args(*argv, checkpoint_args=None):
-    cli_args = vars(options.trainer_parser().parse_args([*REQUIRED, *argv]))
+    cli_args = vars(options.parser(options.TRAINER).parse_args([*REQUIRED, *argv]))
     return options.resolve(options.TRAINER, cli_args, checkpoint_args)
 
 
@@ -25,7 +25,7 @@ COURSE_LINES = [
 def test_command_lines_of_the_course_parse():
     for line in COURSE_LINES:
         assert str(options.trainer_args(line.split()).DR) == "LAB4_Dataset"
-    args = options.tester_parser().parse_args(COURSE_LINES[2].split())
+    args = options.parser(options.TESTER).parse_args(COURSE_LINES[2].split())
     assert str(args.ckpt_path) == "checkpoints/a/epoch=99.ckpt"
 
 
@@ -121,7 +121,7 @@ def test_wrong_flags_and_former_names_are_refused_in_one_line(flags, capsys):
     assert f"is now {current}" in message if current else "is now" not in message
 
 
-@pytest.mark.parametrize("parser", [options.trainer_parser(), options.tester_parser()])
+@pytest.mark.parametrize("parser", [options.parser(options.TRAINER), options.parser(options.TESTER)])
 def test_help_shows_defaults(parser):
     assert "(default: unet)" in " ".join(parser.format_help().split())
 
