@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
 from .lab import posterior_sample
 from .shared_weights import Conv2d
@@ -23,13 +23,14 @@ DEFAULTS = {
 USES_REFERENCE = True
 
 
+def norm_act(chans: int) -> tuple[nn.Module, nn.Module]:
+    """GroupNorm (Wu and He 2018) and SiLU."""
+    return nn.GroupNorm(math.gcd(8, chans), chans), nn.SiLU()
+
+
 def conv_block(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, GroupNorm (Wu and He 2018), SiLU: `(N, i, h, w)` -> `(N, o, h / stride, ..)`."""
-    return nn.Sequential(
-        Conv2d(in_chans, out_chans, 3, stride, padding=1),
-        nn.GroupNorm(math.gcd(8, out_chans), out_chans),
-        nn.SiLU(),
-    )
+    """3x3 convolution, GroupNorm, SiLU: `(N, i, h, w)` -> `(N, o, h / stride, ..)`."""
+    return nn.Sequential(Conv2d(in_chans, out_chans, 3, stride, padding=1), *norm_act(out_chans))
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -108,11 +109,9 @@ class Decoder_Fusion(nn.Module):
     def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int, levels: int = 2):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
-        # The previous frame; the reference frame and its pose; the pose.
-        self.inputs = [frame_chans, frame_chans + pose_chans, pose_chans]
-        self.in_block = nn.Sequential(
-            conv_block(2 * (frame_chans + pose_chans), fine), conv_block(fine, fine)
-        )
+        self.in_conv = Conv2d(frame_chans + pose_chans, fine, 3, padding=1)
+        self.reference_conv = nn.Conv2d(frame_chans + pose_chans, fine, 3, padding=1, bias=False)
+        self.in_block = nn.Sequential(*norm_act(fine), conv_block(fine, fine))
         self.down = conv_block(fine, coarse, stride=2)
         # z starts with zero weights: until the posterior has learned anything, it is only noise.
         self.z_proj = Conv2d(z_chans, coarse, 1)
@@ -122,17 +121,10 @@ class Decoder_Fusion(nn.Module):
 
     def reference_features(self, feature: Tensor, pose_feature: Tensor) -> Tensor:
         """The share of the reference frame and its pose in the first layer, `(N, out_chans, h, w)`."""
-        _, weight, _ = self.in_block[0][0].weight.split(self.inputs, dim=1)
-        return conv2d(torch.cat([feature, pose_feature], dim=1), weight, padding=1)
+        return self.reference_conv(torch.cat([feature, pose_feature], dim=1))
 
     def forward(self, frame_feature: Tensor, pose_feature: Tensor, z: Tensor, reference: Tensor) -> Tensor:
-        (conv, *norm), second = self.in_block
-        of_frame, _, of_pose = conv.weight.split(self.inputs, dim=1)
-        weight = torch.cat([of_frame, of_pose], dim=1)
-        x = conv2d(torch.cat([frame_feature, pose_feature], dim=1), weight, conv.bias, padding=1) + reference
-        for layer in norm:
-            x = layer(x)
-        skip = second(x)
+        skip = self.in_block(self.in_conv(torch.cat([frame_feature, pose_feature], dim=1)) + reference)
         x = self.levels(self.down(skip) + self.z_proj(z))
         x = interpolate(x, skip.shape[-2:])
         return self.out_block(torch.cat([x, skip], dim=1))

@@ -89,11 +89,11 @@ class History:
             try:
                 # Imported here: it takes a second.
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
+
+                self._tensorboard = SummaryWriter(str(folder), purge_step=0)
+            except (ImportError, UnicodeError):  # or the folder's name is not UTF-8
                 self._tensorboard = False
                 log("no TensorBoard events (pip install tensorboard); history.csv has the same values")
-            else:
-                self._tensorboard = SummaryWriter(str(folder), purge_step=0)
         if not self._tensorboard:
             return
         for row in self.rows[self._num_logged :]:

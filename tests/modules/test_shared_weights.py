@@ -60,9 +60,11 @@ def test_share_of_the_reference_frame_in_the_first_layer_is_exact():
     frame, reference, pose, reference_pose = (
         torch.rand(2, channels, 6, 8, dtype=torch.float64) for channels in (8, 8, 4, 4)
     )
-    expected = fusion.in_block[0](torch.cat([frame, reference, reference_pose, pose], dim=1))
+    weight = torch.cat([fusion.in_conv.weight, fusion.reference_conv.weight], dim=1)
+    inputs = torch.cat([frame, pose, reference, reference_pose], dim=1)
+    expected = torch.nn.functional.conv2d(inputs, weight, fusion.in_conv.bias, padding=1)
     first_layer = []
-    fusion.in_block[1].register_forward_hook(lambda _m, inputs, _o: first_layer.append(inputs[0]))
+    fusion.in_block.register_forward_hook(lambda _m, inputs, _o: first_layer.append(inputs[0]))
     z = torch.zeros(2, 4, 3, 4, dtype=torch.float64)
     fusion(frame, pose, z, fusion.reference_features(reference, reference_pose))
     torch.testing.assert_close(first_layer[0], expected)

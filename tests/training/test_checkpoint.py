@@ -15,22 +15,43 @@ FORMER_FLAGS = {
 }  # fmt: skip
 FORMER_VALUES = {"mse_weights": "psnr", "augment": "turn,paste"}
 FORMER_KEYS = {
-    ".in_block.": ".enter.", ".out_block.": ".leave.", ".z_proj.": ".inject.", ".levels.": ".deep.",
-    ".to_pixels.": ".paint.",
+    ".in_conv.": ".enter.0.0.", ".in_block.0.": ".enter.0.1.", ".in_block.2.": ".enter.1.",
+    ".out_block.": ".leave.", ".z_proj.": ".inject.", ".levels.": ".deep.", ".to_pixels.": ".paint.",
 }  # fmt: skip
+
+
+def fuse_first_layer(weights, states, frame_chans):
+    """Merge the two convolutions of the decoder fusion, and the states of the optimizer, as in format 1."""
+
+    def fuse(current, reference):
+        frame, pose = current.split([frame_chans, current.shape[1] - frame_chans], dim=1)
+        return torch.cat([frame, reference, pose], dim=1)
+
+    current, reference = (f"Decoder_Fusion.{name}.weight" for name in ("in_conv", "reference_conv"))
+    index, removed = (list(weights).index(name) for name in (current, reference))
+    weights[current] = fuse(weights[current], weights.pop(reference))
+    halves = states[index], states.pop(removed)
+    states[index] = {
+        name: fuse(value, halves[1][name]) if value.ndim == 4 else value for name, value in halves[0].items()
+    }
+    return {number - (number > removed): state for number, state in states.items()}
 
 
 @pytest.fixture
 def format_1(unet_run, tmp_path):
     """The first epoch of `unet_run`, as it was written before flags and layers had their present names."""
     content, weights = checkpoint.read(unet_run / "epoch=0.ckpt"), {}
+    optimizer, args = content["optimizer"], content["args"]
+    states = fuse_first_layer(content["state_dict"], optimizer["state"], args["F_dim"])
     for key, value in content["state_dict"].items():
         for current, former in FORMER_KEYS.items():
             key = key.replace(current, former)
         weights[key] = value
-    args = {FORMER_FLAGS.get(name, name): value for name, value in content["args"].items()} | FORMER_VALUES
+    groups = [group | {"params": list(range(len(weights)))} for group in optimizer["param_groups"]]
     path = tmp_path / "format_1.ckpt"
-    torch.save(content | {"state_dict": weights, "args": args, "format_version": 1, "kept": False}, path)
+    content |= {"state_dict": weights, "optimizer": {"state": states, "param_groups": groups}}
+    content["args"] = {FORMER_FLAGS.get(name, name): value for name, value in args.items()} | FORMER_VALUES
+    torch.save(content | {"format_version": 1, "kept": False}, path)
     return path
 
 

@@ -1,5 +1,6 @@
 import csv
 import sys
+import time
 
 import pytest
 
@@ -52,6 +53,7 @@ def test_files_are_complete_after_a_resume_from_an_earlier_epoch(tmp_path):
     continued = resumed(history)
     history.add(record(2, 99.0))
     history.write(tmp_path)  # killed before its checkpoint was written
+    time.sleep(1)  # event files are ordered by the second in their names
     for epoch, psnr in ((2, 22.0), (3, 30.0)):
         continued.add(record(epoch, psnr))
         continued.write(tmp_path)
