@@ -49,11 +49,9 @@ DIVERGED = "the run has diverged; its checkpoints are of earlier epochs (continu
 
 
 class Run:
-    """A training run: the model, and everything that changes while it learns. Only `train` writes files.
+    """A training run: the model, and everything that changes while it learns. `train` writes the run's files.
 
-    Args:
-        args: all flags.
-        checkpoint: the one to continue; None for a new run.
+    `args` are all flags, `checkpoint` is the one to continue.
     """
 
     def __init__(self, args, checkpoint: dict | None):
@@ -75,6 +73,7 @@ class Run:
         if checkpoint:
             self.first_epoch, self.updates = self.checkpoints.restore(args.ckpt_path, checkpoint)
         self.budget = Budget(args, self.history.seconds)
+        self.loader = ClipLoader(self.dataset, self.device, self.background)
         # CUDA replays the step as a graph, which cannot hold communication between ranks.
         is_graphed = self.device.type == "cuda" and distributed.world_size() == 1
         self.update = Graphed(self.training_step, enabled=is_graphed)
@@ -84,7 +83,6 @@ class Run:
         if not self.start():
             return
         args = self.args
-        self.loader = ClipLoader(self.dataset, self.device, self.background)
         for epoch in itertools.count(self.first_epoch):
             record = self.train_epoch(epoch)
             is_last = self.budget.is_finished(epoch + 1)
@@ -107,17 +105,17 @@ class Run:
             distributed.rank(), distributed.world_size(),
         )  # fmt: skip
         sums, num_clips, seconds_before = Counter(), 0, budget.seconds
-        start = time.perf_counter() - self.update.seconds  # recording a graph is not training
+        start = time.perf_counter() - self.update.seconds  # warming up and recording graphs does not count
         self.model.train()
         loaded = map(self.loader.load, batches)
         with Progress(loaded, total=len(batches), disable=not self.is_writer) as bar:
             for index, batch in enumerate(bar):
-                position = epoch + index / len(batches)
+                position = epoch + index / len(batches)  # in epochs
                 if index and budget.is_finished(position):
                     break
                 lr = schedules.learning_rate(args, position, budget.progress(position), self.updates)
                 set_learning_rate(self.optimizer, lr)
-                beta = torch.full((), plan.beta, device=device)
+                beta = torch.full((), plan.beta, device=device)  # a tensor, as an input of the graph
                 self.update(batch, beta, teacher_forcing=plan.teacher_forcing)
                 self.updates += 1
                 num_clips += len(batch.frames) * distributed.world_size()
@@ -129,6 +127,7 @@ class Run:
                     raise UserError(f"{MAX_SKIPPED_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
+                # The time advances only here, so that all ranks end at the same step.
                 elapsed = time.perf_counter() - start - self.update.seconds
                 budget.seconds = seconds_before + distributed.broadcast(elapsed, device)
         seconds = budget.seconds - seconds_before
@@ -141,10 +140,9 @@ class Run:
         }  # fmt: skip
 
     def training_step(self, batch: ClipBatch, beta: Tensor, teacher_forcing: bool) -> None:
-        """One update, by B clips of T frames; `beta`, the weight of the KL term, is a scalar.
+        """One update, which does nothing if its gradient is not finite; `beta` is a scalar.
 
-        Nothing here waits for the device, so CUDA can replay it as a graph. An update whose gradient is not
-        finite changes nothing and is counted.
+        Nothing here waits for the device, so CUDA can replay it as a graph.
         """
         args = self.args
         frames, poses = augment(batch, args)
@@ -161,10 +159,12 @@ class Run:
         reconstruction = losses.reconstruction(frame_mse, all_frame_mse, args.recon_loss)
         scale = losses.kl_scale(args.kl_reduction, all_frame_mse, values_per_frame=frames[0, 0].numel())
         kl = losses.kl(mu, logvar, posterior_mask, posterior_fraction, scale)
-        loss = reconstruction + beta * posterior_fraction * kl  # clips with z = 0 have no KL
+        # `kl` is a mean over the clips with z from the posterior; those with z = 0 have none.
+        loss = reconstruction + beta * posterior_fraction * kl
 
         self.optimizer.zero_grad()
         loss.backward()
+        # The same on all ranks, because DistributedDataParallel has averaged the gradients.
         is_finite = clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM).isfinite()
         self.optimizer.found_inf.copy_(~is_finite)  # where it is 1, a fused optimizer skips the update
         self.optimizer.step()
@@ -189,7 +189,7 @@ class Run:
             self.checkpoints.write_copies(self.keeps(self.first_epoch - 1))
             self.write_records(is_validated=bool(self.history.best_row()))
         if self.budget.is_finished(self.first_epoch):
-            log(f"{self.budget} (epochs so far: {self.first_epoch})")
+            log(f"{self.budget.finished_message()} (epochs so far: {self.first_epoch})")
             return False
         if self.is_writer:
             if not args.resume:

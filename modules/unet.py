@@ -110,6 +110,7 @@ class Decoder_Fusion(nn.Module):
         super().__init__()
         fine, coarse = out_chans, out_chans * 3 // 2
         self.in_conv = Conv2d(frame_chans + pose_chans, fine, 3, padding=1)
+        # Used once per clip, so its gradient needs no sharing.
         self.reference_conv = nn.Conv2d(frame_chans + pose_chans, fine, 3, padding=1, bias=False)
         self.in_block = nn.Sequential(*norm_act(fine), conv_block(fine, fine))
         self.down = conv_block(fine, coarse, stride=2)

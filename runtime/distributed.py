@@ -113,7 +113,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     return nn.parallel.DistributedDataParallel(
         model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
     )

@@ -3,17 +3,13 @@
 import torch
 from torch import Tensor
 
+from .options import RENAMED_FLAGS, RENAMED_KINDS
+
 FORMAT_VERSION = 2
 # Names that changed in version 2.
-RENAMED_FLAGS = {
-    "first_frame": "reference_frame", "shifts": "tta", "fold": "patch_size", "scales": "unet_levels",
-    "mse_weights": "recon_loss",
-}  # fmt: skip
 RENAMED_VALUES = {
-    "recon_loss": {"psnr": "log_mse", "even": "mse"},
-    "augment": {"turn": "affine", "paste": "copy_paste", "tilt": "person_affine"},
-    "precision": {"fp16": "fp32"},
-}
+    "recon_loss": {"psnr": "log_mse", "even": "mse"}, "augment": RENAMED_KINDS, "precision": {"fp16": "fp32"},
+}  # fmt: skip
 RENAMED_KEYS = {
     ".enter.0.0.": ".in_conv.", ".enter.0.1.": ".in_block.0.", ".enter.1.": ".in_block.2.",
     ".leave.": ".out_block.", ".inject.": ".z_proj.", ".deep.": ".levels.",
@@ -25,7 +21,8 @@ FUSED, REFERENCE = "Decoder_Fusion.enter.0.0.weight", "Decoder_Fusion.reference_
 
 def upgraded(checkpoint: dict) -> dict:
     """A checkpoint of version 1 in the current format."""
-    args = {RENAMED_FLAGS.get(name, name): value for name, value in checkpoint["args"].items()}
+    flags = {former.lstrip("-"): flag.lstrip("-") for former, flag in RENAMED_FLAGS.items()}
+    args = {flags.get(name, name): value for name, value in checkpoint["args"].items()}
     for name, renamed in RENAMED_VALUES.items():
         if isinstance(args.get(name), str):
             args[name] = ",".join(renamed.get(value, value) for value in args[name].split(","))

@@ -38,8 +38,8 @@ def copy_paste(
     Args:
         background: `(B, 4, H, W)` in [0, 1]: the colour, and 1 where it is known. A clip whose person hides
             what is not known stays unchanged.
-        kinds: "copy_paste" moves and rescales the person, "person_affine" rotates and shears them in place. A
-            clip is changed by one of them at most.
+        kinds: both rotate and shear the person; "copy_paste" also moves and rescales them. A clip is changed
+            by one of them at most.
         random_reference: frame 0 is from another time of the shot, and stays unchanged, as in generation.
 
     Returns:

@@ -75,6 +75,8 @@ class Muon(torch.optim.AdamW):
         return orthogonalized(matrix).view(weight.shape) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
 
 
+# Each takes `fused` and `capturable`, skips an update where `found_inf` is 1, and has the state exp_avg and
+# exp_avg_sq or names its own by `moments`.
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "Muon": Muon}
 
 

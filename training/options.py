@@ -13,7 +13,7 @@ from runtime.parser import REQUIRED, Flag, Parser, float_range, int_range, subse
 from .augment import KINDS
 from .schedules import KL_ANNEAL_START, KL_CYCLES, KL_END, TFR_END
 
-# A recipe is a row of values. Those of "default" are declared with the flags.
+# Those of "default" are declared with the flags.
 RECIPES = {
     "default": {},
     "lab": {
@@ -101,8 +101,8 @@ TRAINING = (
     Flag("--reference_frame", "any", "frame 0 of a clip, or any of its shot", choices=["clip", "any"]),
     Flag(
         "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
-        "rotate and shear images, move and rescale the person over a fixed background, rotate and shear "
-        "the person",
+        "rotate and shear images; move, rescale and warp the person over a fixed background; warp the "
+        "person in place",
         type=subset(KINDS, RENAMED_KINDS),
     ),
     Flag("--pose_dropout", 0.0, "fraction of poses that lose the body or a part of it", type=FRACTION),
@@ -130,7 +130,7 @@ SCHEDULES = (
         f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
     Flag(
-        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default linear, to 0 in the last epoch",
+        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default linear",
         type=FRACTION,
     ),
     Flag(
@@ -189,7 +189,7 @@ HARDWARE = (
 )  # fmt: skip
 TRAINER = {
     "data": (*DATA, *VALIDATION),
-    "model (stored in the checkpoint)": (*MODEL, *GENERATION),
+    "model and generation": (*MODEL, *GENERATION),
     "training": TRAINING,
     "teacher forcing and KL annealing": SCHEDULES,
     "run": RUN,
@@ -197,7 +197,7 @@ TRAINER = {
 }
 TESTER = {
     "data": DATA,
-    "model (stored in the checkpoint)": (*MODEL, *GENERATION),
+    "model and generation": (*MODEL, *GENERATION),
     "test": TEST,
     "hardware": HARDWARE,
 }
@@ -248,9 +248,9 @@ def resolve(
     inherited = {name: value for name, value in checkpoint_args.items() if name not in not_inherited}
     values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
     values |= RECIPES.get(recipe, {}) | inherited | cli_args
-    known = {"arch": ARCHITECTURES, "kl_reduction": ("sum", "elbo"), "augment": (*KINDS, "none")}
-    for name in known.keys() & flags.keys():  # a checkpoint may have values that are gone
-        if not set(values[name].split(",")) <= set(known[name]):
+    for name, flag in flags.items():  # a checkpoint may have values that are gone
+        known = (*KINDS, "none") if name == "augment" else flag.settings.get("choices")
+        if known and values[name] is not None and not {*values[name].split(",")} <= {*known}:
             raise UserError(f"the checkpoint's --{name} {values[name]} is not known; give --{name}")
     _set_sizes(values, cli_args)
     return argparse.Namespace(**{name: values[name] for name in flags})

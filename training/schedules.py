@@ -39,7 +39,8 @@ class Budget:
         """The epoch for schedules over `num_epoch` epochs, which span `max_minutes` if that is given."""
         return epoch if self.minutes is None else int(self.progress(epoch) * self.epochs)
 
-    def __str__(self) -> str:
+    def finished_message(self) -> str:
+        """Why there is nothing left to train."""
         if self.minutes is None:
             return f"{self.epochs} epochs are done already; raise --num_epoch to continue"
         return f"{self.minutes:g} minutes of training are done already; raise --max_minutes to continue"
