@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The load average at the start would count the drawing of the dataset.
+THREADS := --threads $(shell getconf _NPROCESSORS_ONLN)
 # No copy_paste, which moves the person towards the camera: the synthetic person never comes close.
 DEMO_FLAGS := --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --max_minutes 2 --per_val 10 --augment affine
 
@@ -24,8 +26,8 @@ demo/data/test: .venv/installed
 	$(BIN)/python tools/make_dataset.py demo/data --size 128x64 --overwrite
 
 demo: demo/data/test .venv/installed-web
-	$(BIN)/python Trainer.py --DR demo/data --save_root demo/run --overwrite $(DEMO_FLAGS)
-	$(BIN)/python Tester.py --DR demo/data --save_root demo/out --ckpt demo/run/best.ckpt
+	$(BIN)/python Trainer.py --DR demo/data --save_root demo/run --overwrite $(DEMO_FLAGS) $(THREADS)
+	$(BIN)/python Tester.py --DR demo/data --save_root demo/out --ckpt demo/run/best.ckpt $(THREADS)
 	@echo "Look at demo/out/compare_seq0.gif (pose | prediction | truth | error) and at the plots in demo/run."
 	@$(BIN)/python -m tools.web_demo demo/run/best.ckpt demo/out/dancer.html --DR demo/data \
 		&& echo "Open demo/out/dancer.html in a browser and drag a joint: the person follows." \

@@ -172,7 +172,7 @@ def save_mp4(path: Path, grids: Iterable[VideoGrid]) -> None:
     """Write an H.264 MP4, with PyAV; an odd side loses its last row or column.
 
     Args:
-        grids: chunks of one video, of which only one is in memory at a time.
+        grids: chunks of one video; only one is in memory at a time.
     """
     with iio.imopen(path, "w", plugin="pyav") as file:
         file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)

@@ -113,8 +113,8 @@ def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argp
     checkpoint_args = checkpoint["args"] if is_complete(checkpoint) else COURSE_FLAGS
     for name in options.MODEL_FLAGS:
         if name in cli_args and cli_args[name] != checkpoint_args.get(name, cli_args[name]):
-            stored = f"--{name} {checkpoint_args[name]}, not {cli_args[name]}"
-            raise UserError(f"{path}: has {stored}; leave the flag out")
+            values = f"{checkpoint_args[name]}, not {cli_args[name]}"
+            raise UserError(f"{path}: has --{name} {values}; leave the flag out")
     args = options.resolve(groups, cli_args, checkpoint_args)
     args.ckpt_path = path
     return args
@@ -139,10 +139,10 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
     checkpoint = read(path)
     args = _resolve(options.TRAINER, cli_args, path, checkpoint)
     for name in ("optim", "seed") if resume else ():
-        stored = checkpoint["args"].get(name, getattr(args, name)) if is_complete(checkpoint) else None
-        if getattr(args, name) != stored:
+        former = checkpoint["args"].get(name, getattr(args, name)) if is_complete(checkpoint) else None
+        if getattr(args, name) != former:
             remedy = "--ckpt_path with another --save_root starts a branch with another"
-            raise UserError(f"--{name} {getattr(args, name)}: the run has {stored}; {remedy}")
+            raise UserError(f"--{name} {getattr(args, name)}: the run has {former}; {remedy}")
     return args, checkpoint
 
 

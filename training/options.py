@@ -184,7 +184,7 @@ HARDWARE = (
         "--precision", "auto", "precision of the networks; auto is bf16 where the hardware has it",
         choices=["auto", "fp32", "bf16"],
     ),
-    Flag("--threads", None, "CPU threads; by default as many as the load average leaves free", type=COUNT),
+    Flag("--threads", None, "CPU threads; by default one per core that the load leaves free", type=COUNT),
     Flag("--seed", 0, "random seed", type=int_range(0, 2**63 - 1)),
 )  # fmt: skip
 TRAINER = {
