@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import lab, unet
-from .generation import ShiftTTA, StreamingRollout, chunk_length
+from .generation import POSE_CHUNK, ShiftTTA, StreamingRollout
 from .shared_weights import shared_gradients
 
 ARCHITECTURES = {"lab": lab, "unet": unet}
@@ -201,7 +201,7 @@ class VAE_Model(nn.Module):
         Returns:
             `(B, T, 3, H, W)` on the device of `poses`, the first frame included; not clamped.
         """
-        length, chunk, device = poses.shape[1], chunk_length(poses), first_frame.device
+        length, chunk, device = poses.shape[1], max(1, POSE_CHUNK // len(poses)), first_frame.device
         shape = len(poses), *self.latent_shape(*poses.shape[-2:])
         stream = StreamingRollout(self, first_frame, poses[:, 0].to(device), tta, wrap_step)
         video = first_frame.new_empty(length, *first_frame.shape)

@@ -1,17 +1,13 @@
 """Autoregressive generation: test-time augmentation, and a rollout that takes poses in chunks."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 POSE_CHUNK = 96  # poses per chunk: fills a device, with memory independent of the video's length
-PIXEL_CHUNK = 2**20
-
-
-def chunk_length(poses: Tensor) -> int:
-    """Number of time steps of poses `(B, T, 3, H, W)` to encode at once."""
-    return max(1, min(POSE_CHUNK // len(poses), PIXEL_CHUNK // poses[:, :1, 0].numel()))
+PIXEL_CHUNK = 2**20  # pixels of the poses that are encoded at once
 
 
 class ShiftTTA:
@@ -84,15 +80,13 @@ class StreamingRollout:
         """The next frames, `(B, N, 3, H, W)` on the model's device; not clamped.
 
         Args:
-            poses: `(B, N, 3, H, W)` in [0, 1], on any device; encoded at once, see `chunk_length`.
+            poses: `(B, N, 3, H, W)` in [0, 1], on any device.
             z: latents, `(B, N, N_dim, h, w)`; by default the prior's mean, 0.
         """
         frames = self._frame.new_empty(poses.shape[1], *self._frame.shape)
-        folded = poses.transpose(0, 1).flatten(0, 1).to(self._frame.device, non_blocking=True)
+        chunks = poses.split(max(1, PIXEL_CHUNK // poses[:, :1, 0].numel()), dim=1)
         with self._model.inference():
-            features = self._model.label_transformation(self._shifts.copies(folded))
-            features = features.unflatten(0, (self._shifts.count, -1, len(poses)))
-            for t, feature in enumerate(features.transpose(0, 1).flatten(1, 2)):
+            for t, feature in enumerate(chain.from_iterable(map(self._encode, chunks))):
                 if z is None:
                     self._z.zero_()
                 else:
@@ -100,3 +94,9 @@ class StreamingRollout:
                 self._step(feature)
                 frames[t] = self._frame
         return frames.transpose(0, 1)
+
+    def _encode(self, poses: Tensor) -> Tensor:
+        """The pose features of each step, for all shifted copies: `(N, count * B, c, h, w)`."""
+        folded = poses.transpose(0, 1).flatten(0, 1).to(self._frame.device, non_blocking=True)
+        features = self._model.label_transformation(self._shifts.copies(folded))
+        return features.unflatten(0, (self._shifts.count, -1, len(poses))).transpose(0, 1).flatten(1, 2)
