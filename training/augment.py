@@ -1,7 +1,5 @@
 """Data augmentation of training clips: frames and poses are changed alike."""
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
@@ -13,43 +11,38 @@ from utils import to_float
 from .copy_paste import ROTATION, SHEAR, affine_matrix, copy_paste
 from .pose_dropout import drop_poses
 
-KINDS = ("affine", "copy_paste", "person_affine")
-NEEDS_BACKGROUND = {"copy_paste", "person_affine"}
+KINDS = ("affine", "copy_paste")
 AFFINE_FRACTION = 0.6  # of the clips; the others stay sharp, because resampling blurs
 
 
 def needs_background(augment: str) -> bool:
     """Whether a value of `--augment` needs the backgrounds of the shots."""
-    return bool(NEEDS_BACKGROUND & set(augment.split(",")))
+    return "copy_paste" in augment.split(",")
 
 
 def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
     """uint8 clips -> augmented frames and poses, `(B, T, 3, H, W)` in [0, 1].
 
     Args:
-        args: `augment`, see `--help`: without a known background, copy_paste does nothing and person_affine
-            changes whole images. `pose_dropout`. `reference_frame`, "any" if frame 0 is from another time.
+        args: `augment`, see `--help`; without a known background, copy_paste does nothing. `pose_dropout`.
+            `reference_frame`, "any" if frame 0 is from another time.
     """
     frames, poses = to_float(batch.frames), to_float(batch.poses)
-    kinds = set(args.augment.split(",")) - {"none"}
-    unchanged = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
-    if kinds & NEEDS_BACKGROUND and batch.background is not None:
-        background, random_reference = to_float(batch.background), args.reference_frame == "any"
-        frames, poses, unchanged = copy_paste(frames, poses, background, kinds, random_reference)
-    if kinds - {"copy_paste"}:
-        frames, poses = _affine(frames, poses, unchanged, kinds)
+    kinds = args.augment.split(",")
+    if "copy_paste" in kinds and batch.background is not None:
+        background = to_float(batch.background)
+        frames, poses = copy_paste(frames, poses, background, args.reference_frame == "any")
+    if "affine" in kinds:
+        frames, poses = _affine(frames, poses)
     if args.pose_dropout:
         poses = drop_poses(poses, args.pose_dropout)
     return frames, poses
 
 
-def _affine(
-    frames: Tensor, poses: Tensor, unchanged: Tensor, kinds: Collection[str]
-) -> tuple[Tensor, Tensor]:
-    """Rotate and shear whole images; with person_affine only, those in which the person is `unchanged`."""
+def _affine(frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate and shear whole images of some clips."""
     count, (height, width) = len(frames), frames.shape[-2:]
-    selected = torch.ones_like(unchanged) if "affine" in kinds else unchanged
-    selected = selected & (draw(torch.rand, count, device=frames.device) < AFFINE_FRACTION)
+    selected = draw(torch.rand, count, device=frames.device) < AFFINE_FRACTION
     angle, shear = (
         limit * selected * (2 * draw(torch.rand, count, device=frames.device) - 1)
         for limit in (ROTATION, SHEAR)

@@ -3,8 +3,6 @@
 After Dwibedi et al. 2017 and Ghiasi et al. 2021; masks are differences from the shot's background.
 """
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
@@ -13,11 +11,10 @@ from runtime.distributed import draw
 
 from .background import max_filter, near_pose
 
-FRACTIONS = {"copy_paste": 0.2, "person_affine": 0.5}  # of the clips
-# Ranges of the natural logarithm of the size. The middle of the image is the horizon: closer feet are lower.
-COPY_PASTE_LOG_SCALE, PERSON_AFFINE_LOG_SCALE = (-0.3, 1.1), (-0.15, 0.15)
-# Maximum shift, horizontal and vertical, as fractions of half an image.
-COPY_PASTE_SHIFT, PERSON_AFFINE_SHIFT = (0.5, 0.1), (0.2, 0.1)
+COPY_PASTE_FRACTION = 0.2  # of the clips
+# Range of the natural logarithm of the size. The middle of the image is the horizon: closer feet are lower.
+LOG_SCALE = (-0.3, 1.1)
+SHIFT_X, SHIFT_Y = 0.5, 0.1  # maximum, as fractions of half an image
 ROTATION = 0.3  # maximum, in radians
 SHEAR = 0.4  # maximum horizontal shift of a row, as a fraction of its distance from the middle
 THINNING_MIN_SCALE = 1.25  # from which the lines of a pose are thinned again
@@ -31,38 +28,33 @@ CHANGED, OPAQUE = (0.04, 0.12), (0.1, 0.25)
 
 
 def copy_paste(
-    frames: Tensor, poses: Tensor, background: Tensor, kinds: Collection[str], random_reference: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Move the person of some clips `(B, T, 3, H, W)` in [0, 1] over the background, poses alike.
+    frames: Tensor, poses: Tensor, background: Tensor, random_reference: bool
+) -> tuple[Tensor, Tensor]:
+    """Move, rescale and warp the person of some clips over the background, poses alike.
 
     Args:
+        frames, poses: `(B, T, 3, H, W)` in [0, 1].
         background: `(B, 4, H, W)` in [0, 1]: the colour, and 1 where it is known. A clip whose person hides
             what is not known stays unchanged.
-        kinds: both rotate and shear the person; "copy_paste" also moves and rescales them. A clip is changed
-            by one of them at most.
         random_reference: frame 0 is from another time of the shot, and stays unchanged, as in generation.
 
     Returns:
-        Frames and poses of the same shapes, and `(B,)`, true for clips that had to stay unchanged.
+        Frames and poses of the same shapes.
     """
     start = 1 if random_reference else 0
-    *pasted, unchanged = _paste(frames[:, start:], poses[:, start:], background, kinds)
+    pasted = _paste(frames[:, start:], poses[:, start:], background)
     frames, poses = (
         torch.cat([clip[:, :start], new], dim=1) for clip, new in zip((frames, poses), pasted, strict=True)
     )
-    return frames, poses, unchanged
+    return frames, poses
 
 
-def _paste(
-    frames: Tensor, poses: Tensor, background: Tensor, kinds: Collection[str]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _paste(frames: Tensor, poses: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     colour, known = background[:, None, :3], background[:, None, 3:]
     person, opaque = person_masks(frames, poses, colour)
-    unchanged = (person * (1 - known)).amax(dim=(1, 2, 3, 4)) > 0.5
-    u = draw(torch.rand, len(frames), device=frames.device)
-    is_moved = u < FRACTIONS["copy_paste"] * ("copy_paste" in kinds)
-    is_warped = u >= 1 - FRACTIONS["person_affine"] * ("person_affine" in kinds)
-    scale, grid = _placement(_center(poses), is_moved, *frames.shape[-2:])
+    is_covered = (person * (1 - known)).amax(dim=(1, 2, 3, 4)) > 0.5
+    is_selected = draw(torch.rand, len(frames), device=frames.device) < COPY_PASTE_FRACTION
+    scale, grid = _placement(_center(poses), *frames.shape[-2:])
     # Where the person is not opaque (edges, shadows), the change of the old background is added to the new
     # one.
     residual = frames * opaque + (frames - colour) * (person * (1 - opaque))
@@ -70,14 +62,12 @@ def _paste(
     layer = _sample(torch.cat([residual, opaque], dim=2), grid, "bicubic")
     alpha = layer[:, :, 3:].clamp(0, 1)
     intensity = _sample(1 - poses, grid, "bilinear")
-    is_enlarged = scale > THINNING_MIN_SCALE
-    intensity = torch.where(_per_clip(is_enlarged), _thinned(intensity), intensity)
-    new_poses = 1 - torch.where(_per_clip(is_moved), _cropped_at_edges(intensity), intensity)
+    intensity = torch.where(_per_clip(scale > THINNING_MIN_SCALE), _thinned(intensity), intensity)
     erased = torch.lerp(frames, colour.expand_as(frames), person)
     new_frames = (erased * (1 - alpha) + layer[:, :, :3]).clamp(0, 1)
-    is_changed = _per_clip((is_moved | is_warped) & ~unchanged)
-    frames, poses = torch.where(is_changed, new_frames, frames), torch.where(is_changed, new_poses, poses)
-    return frames, poses, unchanged
+    new_poses = 1 - _cropped_at_edges(intensity)
+    is_changed = _per_clip(is_selected & ~is_covered)
+    return torch.where(is_changed, new_frames, frames), torch.where(is_changed, new_poses, poses)
 
 
 def person_masks(frames: Tensor, poses: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,21 +94,18 @@ def _center(poses: Tensor) -> Tensor:
     return (weights * x).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-3)
 
 
-def _placement(center: Tensor, is_moved: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _placement(center: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Random scales `(B,)`, and sampling grids `(B, H, W, 2)` that warp each person around their centre."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * draw(torch.rand, len(center), device=center.device)
 
-    scale = torch.where(is_moved, uniform(*COPY_PASTE_LOG_SCALE), uniform(*PERSON_AFFINE_LOG_SCALE)).exp()
-    across, down = (
-        torch.where(is_moved, uniform(-far, far), uniform(-near, near))
-        for far, near in zip(COPY_PASTE_SHIFT, PERSON_AFFINE_SHIFT, strict=True)
-    )
+    scale = uniform(*LOG_SCALE).exp()
+    shift = torch.stack([uniform(-SHIFT_X, SHIFT_X), uniform(-SHIFT_Y, SHIFT_Y)], dim=1)
     angle, shear = uniform(-ROTATION, ROTATION), uniform(-SHEAR, SHEAR)
     linear = affine_matrix(angle, shear, 1 / scale, height / width)
-    origin = torch.stack([center, torch.zeros_like(center)], dim=1)[:, :, None]
-    offset = origin - linear @ (origin + torch.stack([across, down], dim=1)[:, :, None])
+    origin = torch.stack([center, torch.zeros_like(center)], dim=1)
+    offset = origin[:, :, None] - linear @ (origin + shift)[:, :, None]
     matrix = torch.cat([linear, offset], dim=2)
     return scale, affine_grid(matrix, [len(center), 1, height, width], align_corners=False)
 

@@ -33,7 +33,7 @@ RENAMED_FLAGS = {
     "--first_frame": "--reference_frame", "--shifts": "--tta", "--fold": "--patch_size",
     "--scales": "--unet_levels", "--mse_weights": "--recon_loss",
 }  # fmt: skip
-RENAMED_KINDS = {"turn": "affine", "paste": "copy_paste", "tilt": "person_affine"}
+RENAMED_KINDS = {"turn": "affine", "paste": "copy_paste"}
 
 COUNT, FRAMES = int_range(1), int_range(2)
 POSITIVE, FRACTION, PART = (
@@ -101,8 +101,7 @@ TRAINING = (
     Flag("--reference_frame", "any", "frame 0 of a clip, or any of its shot", choices=["clip", "any"]),
     Flag(
         "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
-        "rotate and shear images; move, rescale and warp the person over a fixed background; warp the "
-        "person in place",
+        "rotate and shear images; move, rescale and warp the person over a fixed background",
         type=subset(KINDS, RENAMED_KINDS),
     ),
     Flag("--pose_dropout", 0.0, "fraction of poses that lose the body or a part of it", type=FRACTION),

@@ -22,11 +22,9 @@ def square(height, width, count, length=1):
     return clips
 
 
-@pytest.mark.parametrize("kind", ["affine", "person_affine"])
-def test_frames_and_poses_of_a_clip_change_alike_and_clips_differ(kind):
-    """Without a background person_affine changes the whole image."""
+def test_frames_and_poses_of_a_clip_change_alike_and_clips_differ():
     clips = square(32, 64, count=12, length=5)
-    frames, poses = augmented(clips, 255 - clips, kind)
+    frames, poses = augmented(clips, 255 - clips, "affine")
     inside = (slice(None), slice(None), slice(None), slice(8, 24), slice(16, 48))
     torch.testing.assert_close(frames[inside], 1 - poses[inside])
     assert all(torch.equal(frames[:, 0], frames[:, t]) for t in range(5))

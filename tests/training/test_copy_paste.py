@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from dataloader import ClipBatch
-from tests.helpers import small_model
-from training.augment import augment
 from training.background import estimate_backgrounds, near_pose
-from training.copy_paste import FRACTIONS, copy_paste
+from training.copy_paste import COPY_PASTE_FRACTION, copy_paste
 from utils import to_float
 
 HEIGHT, WIDTH = 32, 64
@@ -38,11 +36,11 @@ def make_batch(positions, count, alpha=255):
     return ClipBatch(*(images.expand(count, *images.shape) for images in (frames, poses, background)))
 
 
-def paste(positions, kinds, count=40, alpha=255, random_reference=False):
+def paste(positions, count=40, alpha=255, random_reference=False):
     """The given clips and the result of `copy_paste`."""
     torch.manual_seed(0)
     clips = [to_float(images) for images in make_batch(positions, count, alpha)]
-    return clips, copy_paste(*clips, kinds, random_reference)
+    return clips, copy_paste(*clips, random_reference)
 
 
 def is_red(frames):
@@ -88,59 +86,42 @@ def test_shot_of_a_moving_camera_has_no_background():
 
 
 def test_pasted_person_stands_at_the_pasted_pose_before_the_same_wall(monkeypatch):
-    monkeypatch.setitem(FRACTIONS, "copy_paste", 1.0)
-    _, (frames, poses, _) = paste([28, 29, 30], ["copy_paste"])
+    monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
+    _, (frames, poses) = paste([28, 29, 30])
     heights = is_red(frames).any(dim=3).sum(dim=2)
     assert heights.max() > 1.5 * 16 and heights.min() < 0.85 * 16
     is_near = heights.amax(dim=1) <= 20  # larger persons reach farther than `near_pose`
     assert_person_is_at_the_pose_and_the_wall_elsewhere(frames[is_near], poses[is_near], reach=0.175)
 
 
-def test_person_affine_leans_the_person_in_place(monkeypatch):
-    monkeypatch.setitem(FRACTIONS, "person_affine", 1.0)
-    _, (frames, poses, unchanged) = paste([28], ["person_affine"])
-    assert not unchanged.any()
-    red = is_red(frames[:, 0])
-    middles = (red * torch.arange(WIDTH)).sum(dim=2) / red.sum(dim=2)  # of each row, NaN without a person
-    lean = (middles[:, 20] - middles[:, 12]).nan_to_num()
-    assert lean.min() < -1 and lean.max() > 1
-    assert (middles - 31).abs().nan_to_num().max() < 14
-    assert_person_is_at_the_pose_and_the_wall_elsewhere(frames, poses, reach=0.3)
-
-
 @pytest.mark.parametrize("random_reference", [False, True])
 def test_frames_of_a_clip_move_alike_except_a_random_reference_frame(monkeypatch, random_reference):
-    monkeypatch.setitem(FRACTIONS, "copy_paste", 1.0)
-    (given, *_), (frames, *_) = paste([30] * 3, ["copy_paste"], 6, random_reference=random_reference)
+    monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
+    (given, *_), (frames, _) = paste([30] * 3, 6, random_reference=random_reference)
     torch.testing.assert_close(frames[:, 1], frames[:, 2])
     assert torch.equal(frames[:, 0], given[:, 0]) == random_reference
     assert torch.allclose(frames[:, 0], frames[:, 1], atol=0.1) == (not random_reference)
 
 
-def test_kinds_change_their_fractions_of_the_clips_and_none_is_changed_by_both():
-    (given, given_poses, _), (frames, poses, _) = paste([28, 29], list(FRACTIONS), 200)
+def test_a_fraction_of_the_clips_is_changed():
+    (given, given_poses, _), (frames, poses) = paste([28, 29], 200)
     is_changed = (poses != given_poses).flatten(1).any(dim=1)
-    assert is_changed.float().mean() == pytest.approx(sum(FRACTIONS.values()), abs=0.08)
+    assert is_changed.float().mean() == pytest.approx(COPY_PASTE_FRACTION, abs=0.08)
     assert torch.equal(is_changed, (frames != given).flatten(1).any(dim=1))
 
 
-@pytest.mark.parametrize("kind", FRACTIONS)
-def test_clips_without_a_known_background(kind):
-    """The person is not pasted; person_affine changes the whole image instead."""
-    torch.manual_seed(0)
-    batch = make_batch([28, 29], 40, alpha=0)
-    flags = small_model(augment=kind, reference_frame="clip", pose_dropout=0.0)
-    difference = (augment(batch, flags)[0] - to_float(batch.frames)).abs()
-    is_changed = difference[..., :4, :4].amax(dim=(1, 2, 3, 4)) > 0.02
-    assert is_changed.any() == (kind == "person_affine") and not is_changed.all()
+def test_clips_without_a_known_background_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
+    (given, given_poses, _), (frames, poses) = paste([28, 29], alpha=0)
+    assert torch.equal(frames, given) and torch.equal(poses, given_poses)
 
 
 def test_poses_of_persons_beyond_an_edge_are_cropped_near_it_and_frames_are_not(monkeypatch):
-    monkeypatch.setitem(FRACTIONS, "copy_paste", 1.0)
+    monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
     pasted = []
     for probability in (0.0, 1.0):
         monkeypatch.setattr("training.copy_paste.CROP_PROBABILITY", probability)
-        pasted.append(paste([28, 29], ["copy_paste"], 60)[1][:2])
+        pasted.append(paste([28, 29], 60)[1])
     (frames, whole), (same_frames, cropped) = pasted
     assert torch.equal(frames, same_frames)
     is_cropped = (whole != cropped).flatten(1).any(dim=1)

@@ -108,7 +108,7 @@ def test_contradictions_are_refused_in_one_line(flags, checkpoint_args, words):
         "--first_frame any is now --reference_frame", "--shifts=1 is now --tta",
         "--fold 4 is now --patch_size", "--scales 3 is now --unet_levels",
         "--mse_weights psnr is now --recon_loss", "--augment turn is now 'affine'",
-        "--augment affine,paste is now 'copy_paste'", "--augment tilt is now 'person_affine'",
+        "--augment affine,paste is now 'copy_paste'",
     ],
 )  # fmt: skip
 def test_wrong_flags_and_former_names_are_refused_in_one_line(flags, capsys):
