@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # The load average at the start would count the drawing of the dataset.
-THREADS := --threads $(shell getconf _NPROCESSORS_ONLN)
-# No copy_paste, which moves the person towards the camera: the synthetic person never comes close.
-DEMO_FLAGS := --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --max_minutes 2 --per_val 10 --augment affine
+THREADS := --threads $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+# Epochs, so that a slow machine gives the same pictures. No copy_paste, which moves the person towards the
+# camera: the synthetic person never comes close.
+DEMO_FLAGS := --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 12 --per_val 100 --augment affine
 
 .PHONY: demo test clean
 
@@ -27,9 +28,9 @@ demo/data/test: .venv/installed
 
 demo: demo/data/test .venv/installed-web
 	$(BIN)/python Trainer.py --DR demo/data --save_root demo/run --overwrite $(DEMO_FLAGS) $(THREADS)
-	$(BIN)/python Tester.py --DR demo/data --save_root demo/out --ckpt demo/run/best.ckpt $(THREADS)
+	$(BIN)/python Tester.py --save_root demo/out --ckpt demo/run/best.ckpt $(THREADS)
 	@echo "Look at demo/out/compare_seq0.gif (pose | prediction | truth | error) and at the plots in demo/run."
-	@$(BIN)/python -m tools.web_demo demo/run/best.ckpt demo/out/dancer.html --DR demo/data \
+	@$(BIN)/python -m tools.web_demo demo/run/best.ckpt demo/out/dancer.html \
 		&& echo "Open demo/out/dancer.html in a browser and drag a joint: the person follows." \
 		|| echo "No web demo, for the reason above; everything else is complete."
 

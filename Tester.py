@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     cli_args = vars(options.parser(options.TESTER).parse_args(argv))
     device = select_device(cli_args.pop("device", None), cli_args.get("gpu", 1))
     model, args = load_for_inference(cli_args["ckpt_path"], device, **cli_args)
+    options.require_dataset(args, "DR" in cli_args)
+    args.save_root = args.save_root or args.ckpt_path.parent / "test"
     run_dir.make_writable(args.save_root, args.DR)
     run_dir.tidy(args.save_root)
     tune_malloc()
@@ -51,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     with_truth = [video for video in videos if video.truth is not None]
     for video in with_truth:
         evaluate.score(video)
-        if args.drift:
-            evaluate.score_drift(model, video, args)
+    if args.drift:
+        evaluate.score_drift(model, videos, args)
     if args.pose_dropout and with_truth:
         evaluate.score_pose_dropout(model, with_truth, args)
     if args.samples and with_truth:

@@ -11,11 +11,15 @@ if __name__ == "__main__":
     cli.prepare()  # before torch, which loads for seconds
 
 import contextlib
+import functools
 import itertools
+import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -44,7 +48,7 @@ __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
 
 MAX_GRAD_NORM = 1.0
 MAX_SKIPPED_IN_A_ROW = 10
-READ_INTERVAL = {"cpu": 1, "cuda": 20}  # steps between reads of the losses, for which a GPU waits
+READ_INTERVAL = {"cpu": 1, "cuda": 20}  # steps between reads of the losses, which synchronize with a GPU
 DIVERGED = "the run has diverged; its checkpoints are of earlier epochs (continue one with a lower --lr)"
 
 
@@ -72,7 +76,7 @@ class Run:
         self.first_epoch = self.updates = 0
         if checkpoint:
             self.first_epoch, self.updates = self.checkpoints.restore(args.ckpt_path, checkpoint)
-        self.budget = Budget(args, self.history.seconds)
+        self.budget = Budget(args, self.batch_maker(0), self.history.seconds)
         self.loader = ClipLoader(self.dataset, self.device, self.background)
         # CUDA replays the step as a graph, which cannot hold communication between ranks.
         is_graphed = self.device.type == "cuda" and distributed.world_size() == 1
@@ -97,47 +101,43 @@ class Run:
                 return
 
     def train_epoch(self, epoch: int) -> dict:
-        """One pass over the epoch's clips, or until the time is over; returns its record."""
+        """One pass over the training frames, or until the time is over; returns its record."""
         args, device, budget = self.args, self.device, self.budget
-        plan = schedules.epoch_plan(args, budget, epoch)
-        batches = self.dataset.batches(
-            epoch, plan.clip_length, plan.batch_size, plan.clip_fraction,
-            distributed.rank(), distributed.world_size(),
-        )  # fmt: skip
-        sums, num_clips, seconds_before = Counter(), 0, budget.seconds
+        step_iterator = schedules.epoch_steps(args, budget, epoch, self.updates, self.batch_maker(epoch))
+        sums, steps, seconds_before = Counter(), [], budget.seconds
         start = time.perf_counter() - self.update.seconds  # warming up and recording graphs does not count
         self.model.train()
-        loaded = map(self.loader.load, batches)
-        with Progress(loaded, total=len(batches), disable=not self.is_writer) as bar:
-            for index, batch in enumerate(bar):
-                position = epoch + index / len(batches)  # in epochs
-                if index and budget.is_finished(position):
-                    break
-                lr = schedules.learning_rate(args, position, budget.progress(position), self.updates)
-                set_learning_rate(self.optimizer, lr)
-                beta = torch.full((), plan.beta, device=device)  # a tensor, as an input of the graph
-                self.update(batch, beta, teacher_forcing=plan.teacher_forcing)
+        with Progress(step_iterator, total=budget.steps_per_epoch, disable=not self.is_writer) as bar:
+            for step in bar:
+                bar.total = len(steps) + step.num_left
+                set_learning_rate(self.optimizer, step.lr)
+                beta = torch.full((), step.beta, device=device)  # a tensor, as an input of the graph
+                self.update(self.loader.load(step.clips), beta, teacher_forcing=step.teacher_forcing)
                 self.updates += 1
-                num_clips += len(batch.frames) * distributed.world_size()
-                bar.descriptions = summary.training_titles(plan, lr)
-                if (index + 1) % READ_INTERVAL[device.type] and index + 1 < len(batches):
+                steps.append(step)
+                bar.descriptions = summary.training_titles(epoch, step)
+                if len(steps) % READ_INTERVAL[device.type] and step.num_left > 1:
                     continue
                 latest = self.meter.read()
                 if latest.pop("skipped_in_a_row") >= MAX_SKIPPED_IN_A_ROW:
                     raise UserError(f"{MAX_SKIPPED_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
-                bar.set_postfix(summary.training_postfix(args, plan, latest), refresh=False)
+                bar.set_postfix(summary.training_postfix(args, step, latest), refresh=False)
                 # The time advances only here, so that all ranks end at the same step.
                 elapsed = time.perf_counter() - start - self.update.seconds
                 budget.seconds = seconds_before + distributed.broadcast(elapsed, device)
         seconds = budget.seconds - seconds_before
-        means = {name: sums[name] / sums["steps"] if sums["steps"] else float("nan")
-                 for name in ("loss", "mse", "kl")}  # fmt: skip
-        return means | {
-            "epoch": epoch, "beta": plan.beta, "tfr": plan.tfr, "teacher_forcing": int(plan.teacher_forcing),
-            "clip_length": plan.clip_length, "lr": lr, "seconds": seconds,
-            "clips_per_second": num_clips / seconds, "skipped_steps": int(sums["skipped"]),
+        num_clips = sum(len(step.clips) for step in steps) * distributed.world_size()
+        means = {name: sums[name] / (sums["steps"] or math.nan) for name in ("loss", "mse", "kl")}
+        return means | schedules.epoch_record(steps) | {
+            "epoch": epoch, "seconds": seconds, "clips_per_second": num_clips / seconds,
+            "skipped_steps": int(sums["skipped"]), "steps": steps,
         }  # fmt: skip
+
+    def batch_maker(self, epoch: int) -> Callable[[int, int, float], list[np.ndarray]]:
+        """A function from clip length, batch size and fraction of the clips to the epoch's batches."""
+        ranks = {"rank": distributed.rank(), "ranks": distributed.world_size()}
+        return functools.partial(self.dataset.batches, epoch, **ranks)
 
     def training_step(self, batch: ClipBatch, beta: Tensor, teacher_forcing: bool) -> None:
         """One update, which does nothing if its gradient is not finite; `beta` is a scalar.
@@ -194,7 +194,7 @@ class Run:
         if self.is_writer:
             if not args.resume:
                 self.checkpoints.start_folder(self.updates)
-            log(summary.run_summary(args, self.model, self.device, self.dataset, self.background))
+            log(summary.run_summary(args, self.model, self.device, self.batch_maker(0), self.background))
         return True
 
     def keeps(self, epoch: int) -> bool:

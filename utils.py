@@ -208,25 +208,28 @@ def plot_losses(path: Path, rows: list[dict]) -> None:
     figure.savefig(path)
 
 
-def plot_schedules(path: Path, rows: list[dict]) -> None:
-    """Teacher forcing (ratio, and drawn epochs), beta, clip length and learning rate by epoch."""
-    figure = Figure(figsize=(15, 3.6), layout="constrained")
-    epochs = [row["epoch"] for row in rows]
-    plots = (
-        ("teacher forcing", "ratio", "tfr"),
-        ("KL annealing", "beta", "beta"),
-        ("frames per training clip", "frames", "clip_length"),
-        ("learning rate, end of the epoch", "lr", "lr"),
+def plot_schedules(path: Path, steps: dict[str, np.ndarray]) -> None:
+    """Beta and the teacher-forcing ratio by step, clip length, and learning rate.
+
+    Args:
+        steps: `beta, tfr, teacher_forcing, clip_length, lr` of each step, `(N,)` each.
+    """
+    figure = Figure(figsize=(15, 3.9), layout="constrained")
+    axes = add_axes(figure, "KL annealing and teacher forcing", "beta, ratio", x="step", position=131)
+    marker = "." if len(steps["beta"]) < 100 else None
+    axes.plot(steps["beta"], marker=marker, label="beta")
+    axes.plot(steps["tfr"], marker=marker, label="teacher-forcing ratio")
+    is_forced = np.flatnonzero(steps["teacher_forcing"])
+    axes.plot(
+        is_forced, np.full(len(is_forced), 1.06), "|", color="C1", alpha=0.6, label="teacher-forced step"
     )
+    axes.set_ylim(-0.05, 1.12)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize="small")
+    plots = (("frames per training clip", "frames", "clip_length"), ("learning rate", "lr", "lr"))
     for i, (title, label, column) in enumerate(plots):
-        axes = add_axes(figure, title, label, position=141 + i)
-        axes.plot(epochs, [row[column] for row in rows], marker=".", color=f"C{i}", label=label)
-        if column in ("tfr", "beta"):
-            axes.set_ylim(-0.05, 1.05)
-        if column == "tfr":
-            forced = [row["teacher_forcing"] for row in rows]
-            axes.plot(epochs, forced, "o", ms=3, alpha=0.5, color="C4", label="drawn")
-            axes.legend()
+        axes = add_axes(figure, title, label, x="step", position=132 + i)
+        axes.plot(steps[column], marker=marker, color=f"C{2 + i}")
+        axes.set_ylim(bottom=0)
     figure.savefig(path)
 
 

@@ -154,11 +154,12 @@ class VAE_Model(nn.Module):
             _, mu, logvar = self.Gaussian_Predictor(*features, noise)
             return mu, logvar
 
-    def predict(self, frames: Tensor, poses: Tensor, tta: int = 1) -> Tensor:
-        """Predict each frame from the true previous one (teacher forcing), in eval mode, with z = 0.
+    def predict(self, frames: Tensor, poses: Tensor, z: Tensor | None = None, tta: int = 1) -> Tensor:
+        """Predict each frame from the true previous one (teacher forcing), in eval mode.
 
         Args:
             frames, poses: `(B, T, 3, H, W)` in [0, 1], on the model's device.
+            z: latents, `(B, T, N_dim, h, w)`, by default 0; `z[:, 0]` is not used.
             tta: see `generate`.
 
         Returns:
@@ -166,13 +167,19 @@ class VAE_Model(nn.Module):
         """
         with self.inference():
             shifts = ShiftTTA(tta, frames.shape[-1], frames.device)
-            z = frames.new_zeros(len(frames) * tta, *self.latent_shape(*frames.shape[-2:]))
+            if z is None:
+                z = frames.new_zeros(*frames.shape[:2], *self.latent_shape(*frames.shape[-2:]))
             reference = self.reference(shifts.copies(frames[:, 0]), shifts.copies(poses[:, 0]))
             predicted = []
-            for previous, pose in zip(frames[:, :-1].unbind(1), poses[:, 1:].unbind(1), strict=True):
+            steps = (
+                frames[:, :-1].unbind(1),
+                poses[:, 1:].unbind(1),
+                z[:, 1:].repeat(tta, 1, 1, 1, 1).unbind(1),
+            )
+            for previous, pose, latent in zip(*steps, strict=True):
                 feature = self.frame_transformation(shifts.copies(previous))
                 pose_feature = self.label_transformation(shifts.copies(pose))
-                predicted.append(shifts.mean(self.decode(feature, pose_feature, z, reference)))
+                predicted.append(shifts.mean(self.decode(feature, pose_feature, latent, reference)))
             return torch.stack(predicted, dim=1).to(frames.dtype)
 
     def generate(

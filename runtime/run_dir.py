@@ -16,7 +16,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = ".lock"
-# What a training run writes. The first three patterns identify a run.
+# What a training run writes. The first two patterns identify a run.
 RUN_FILES = (
     "*.ckpt", "history.csv", "args.json", "tensorboard/events*", "losses.png", "schedules.png",
     "val_*.png", "val_*.csv", "val_*.gif",
@@ -59,7 +59,7 @@ def tidy(folder: Path) -> None:
 
 def check_empty(folder: Path) -> None:
     """Raise a `UserError` if the folder holds a training run."""
-    if any(path for pattern in RUN_FILES[:3] for path in folder.glob(pattern)):
+    if any(path for pattern in RUN_FILES[:2] for path in folder.glob(pattern)):
         remedy = "--resume continues it, --overwrite deletes it; or give another --save_root"
         raise UserError(f"{folder}: holds a run; {remedy}")
 

@@ -9,8 +9,9 @@ import torch
 
 import Tester
 import Trainer
+from modules import VAE_Model
 from runtime.cli import UserError
-from tests.helpers import SMALL_RUN, assert_succeeds, assert_user_error, run_script
+from tests.helpers import SMALL_MODEL, SMALL_RUN, assert_succeeds, assert_user_error, run_script, small_model
 from training import checkpoint
 
 
@@ -122,5 +123,10 @@ def test_flags_that_cannot_be(dataset, tmp_path, flags, capsys):
 
 
 def test_required_flags_are_asked_for(tmp_path):
-    assert_user_error(run_script("Trainer.py"), "--DR", "--save_root")
-    assert_user_error(run_script("Tester.py", "--DR", tmp_path, "--save_root", tmp_path), "--ckpt_path")
+    assert_user_error(run_script("Trainer.py"), "--save_root")
+    assert_user_error(run_script("Trainer.py", "--save_root", tmp_path / "run"), "--DR")
+    assert_user_error(run_script("Tester.py", "--DR", tmp_path), "--ckpt_path")
+    path = tmp_path / "epoch=99.ckpt"  # of the course: it does not name a dataset
+    torch.save({"state_dict": VAE_Model(small_model()).state_dict()}, path)
+    assert_user_error(run_script("Tester.py", "--ckpt", path, *SMALL_MODEL), "--DR")
+    assert list(tmp_path.iterdir()) == [path]

@@ -31,7 +31,9 @@ def train(dataset, folder, *flags):
     return run
 
 
-@pytest.mark.parametrize("flags", ["--augment=affine,copy_paste --pose_dropout=0.2", "--recipe=lab"])
+@pytest.mark.parametrize(
+    "flags", ["--augment=affine,copy_paste --pose_dropout=0.2 --start_vi_len=2", "--recipe=lab"]
+)
 def test_training(dataset, tmp_path, flags):
     def check(gpu):
         run = train(dataset, tmp_path, *flags.split())

@@ -10,14 +10,17 @@ import torch
 import Trainer
 from modules import VAE_Model
 from runtime.cli import Stopped
-from tests.helpers import SMALL_RUN, small_model
+from tests.helpers import SMALL_RUN, SMALL_UNET, small_model
 from training import checkpoint
 
-EPOCHS = 4
-# All schedules change within the run.
-FLAGS = [
-    *SMALL_RUN, f"--num_epoch={EPOCHS}", "--kl_anneal_cycle=3", "--tfr=0.9", "--tfr_sde=1", "--lr_warmup=3",
-    "--per_save=1", "--augment=affine", "--clips=shuffled", "--z_dropout=0.3",
+# All schedules change within the runs.
+LAB = [
+    *SMALL_RUN, "--num_epoch=4", "--kl_anneal_cycle=3", "--tfr=0.9", "--tfr_sde=1", "--lr_warmup=3",
+    "--augment=affine", "--clips=shuffled", "--z_dropout=0.3",
+]  # fmt: skip
+DEFAULT = [
+    *SMALL_UNET, "--num_epoch=12", "--batch_size=1", "--start_vi_len=2", "--train_vi_len=5",
+    "--device=cpu",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("no_images")
@@ -45,11 +48,25 @@ def assert_same(one, other, where=""):
 
 
 @pytest.mark.parametrize(
-    "flags", ["--arch=lab --precision=fp32", "--arch=unet --precision=bf16 --optim=Muon"]
+    ("flags", "epochs_of_two_kinds"),
+    [
+        ([*LAB, "--arch=lab"], set()),
+        ([*LAB, "--arch=unet", "--precision=bf16", "--optim=Muon"], set()),
+        (DEFAULT, {0, 1, 2, 7, 10}),  # in teacher forcing, then in clip length
+    ],
 )
-def test_resumed_or_branched_run_ends_with_the_very_state(dataset, tmp_path, monkeypatch, flags):
+def test_resumed_or_branched_run_ends_with_the_very_state(
+    dataset, tmp_path, monkeypatch, flags, epochs_of_two_kinds
+):
     whole = tmp_path / "whole"
-    expected = run(dataset, whole, *FLAGS, *flags.split())
+    flags = [*flags, "--per_save=1"]
+    expected = run(dataset, whole, *flags)
+    rows = expected["history"]["rows"]
+    assert epochs_of_two_kinds == {
+        row["epoch"]
+        for row in rows
+        if 0 < row["teacher_forcing"] < 1 or row["clip_length_min"] < row["clip_length_max"]
+    }
     save = Trainer.Run.save
 
     def stop_after_epoch_1(self, record):
@@ -61,22 +78,23 @@ def test_resumed_or_branched_run_ends_with_the_very_state(dataset, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Trainer.Run, "save", stop_after_epoch_1)
         with pytest.raises(Stopped):
-            run(dataset, stopped, *FLAGS, *flags.split())
+            run(dataset, stopped, *flags)
     assert checkpoint.read(stopped / "last.ckpt")["last_epoch"] == 1
     assert_same(run(dataset, stopped, "--resume", "--device=cpu"), expected)
     assert_same(checkpoint.read(stopped / "best.ckpt"), checkpoint.read(whole / "best.ckpt"))
     with (stopped / "history.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == [str(epoch) for epoch in range(EPOCHS)]
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(row["epoch"]) for row in rows]
     branch = run(dataset, tmp_path / "branch", "--ckpt_path", str(whole / "epoch=1.ckpt"), "--device=cpu")
     assert_same(branch["state_dict"], expected["state_dict"])
 
 
 def test_resume_continues_to_more_epochs_and_a_finished_run_has_nothing_to_do(dataset, tmp_path, capsys):
     run(dataset, tmp_path, *SMALL_RUN)
-    last = run(dataset, tmp_path, "--resume", "--num_epoch=2", "--device=cpu")
-    assert last["last_epoch"] == 1
+    resume = ["--save_root", str(tmp_path), "--resume", "--device=cpu"]  # with the dataset of the run
+    Trainer.main([*resume, "--num_epoch=2"])
+    assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 1
     capsys.readouterr()
-    run(dataset, tmp_path, "--resume", "--device=cpu")
+    Trainer.main(resume)
     assert "2 epochs are done already" in capsys.readouterr().out
 
 
@@ -123,6 +141,19 @@ def test_best_epoch_of_a_branch_is_its_own(dataset, tmp_path, capsys, start, per
     assert int(epoch) == best["last_epoch"] >= start + (per_val > 1)
     assert float(psnr) == pytest.approx(best["history"]["rows"][int(epoch)]["val_psnr"], abs=6e-4)
     assert float(psnr) < 99
+
+
+def test_run_that_is_stopped_in_its_first_epoch_starts_again_with_the_same_command(
+    dataset, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer.Run, "train_epoch", stop)
+        with pytest.raises(Stopped):
+            run(dataset, tmp_path, *SMALL_RUN)
+    assert run(dataset, tmp_path, *SMALL_RUN)["last_epoch"] == 0
 
 
 def test_branch_that_is_stopped_in_its_first_epoch_resumes_with_its_own_flags(

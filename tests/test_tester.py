@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +13,21 @@ import torch
 from PIL import Image
 
 import Tester
+import Trainer
 import utils
 from dataloader import load_test_videos
 from modules import VAE_Model
-from tests.helpers import HEIGHT, SMALL_MODEL, WIDTH, assert_succeeds, run_script, small_model, write_dataset
+from tests.helpers import (
+    HEIGHT,
+    SIZES,
+    SMALL_MODEL,
+    SMALL_RUN,
+    WIDTH,
+    assert_succeeds,
+    run_script,
+    small_model,
+    write_dataset,
+)  # fmt: skip
 from tools import plain_reference
 from training import checkpoint, evaluate
 from utils import to_float
@@ -68,6 +80,17 @@ def test_printout_results_and_images(dataset, ckpt, tmp_path):
         assert sheet.width > 4 * WIDTH and sheet.height > 6 * HEIGHT
     with Image.open(tmp_path / "compare_seq0.gif") as gif:
         assert gif.n_frames == 6
+
+
+def test_checkpoint_is_enough_in_the_folder_where_its_run_was_started(
+    dataset, tmp_path, monkeypatch, no_images
+):
+    (tmp_path / "data").symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    Trainer.main(["--DR=data", "--save_root=run", *SMALL_RUN])
+    Tester.main(["--ckpt=run/best.ckpt"])
+    expected = render("data", tmp_path / "out", "run/best.ckpt")
+    assert json.loads(Path("run/test/results.json").read_text()) == expected
 
 
 @pytest.mark.parametrize("sizes_from", ["defaults", "flags"])
@@ -194,6 +217,24 @@ def test_drift_compares_the_rollout_with_frames_made_from_true_ones(
     assert sequence["psnr_forced_by_frame"] == pytest.approx(expected.tolist(), abs=1e-3)
     assert sequence["drift"] == pytest.approx(expected.mean().item() - sequence["psnr"], abs=1e-3)
     assert f"drift at the end: {sequence['drift']:.3f}" in capsys.readouterr().out
+
+
+def test_drift_has_the_same_z_on_both_sides(dataset, ckpt, tmp_path, monkeypatch):
+    """Without a feature of the previous frame, teacher forcing changes nothing."""
+    monkeypatch.setattr(evaluate, "DRIFT_FRAMES", 5)
+    content = checkpoint.read(ckpt)
+    weights = content["state_dict"]
+    for name in ("weight", "bias"):
+        weights[f"frame_transformation.6.{name}"].zero_()
+    weights["Decoder_Fusion.1.skip.weight"][:, -SIZES["N_dim"] :] *= 10  # z matters
+    weights["Generator.7.bias"].fill_(0.5)  # most pixels are in [0, 1]
+    checkpoint.write(tmp_path / "a.ckpt", content)
+    psnr = {}
+    for z in ("mean", "sample"):
+        sequences = render(dataset, tmp_path, tmp_path / "a.ckpt", "--drift", f"--z={z}")["sequences"]
+        assert [scores["drift"] for scores in sequences] == pytest.approx([0, 0], abs=1e-4)
+        psnr[z] = sequences[1]["psnr_forced"]
+    assert abs(psnr["sample"] - psnr["mean"]) > 0.01
 
 
 def test_without_truth_it_renders_and_says_so(ckpt, tmp_path, capsys, monkeypatch):

@@ -1,8 +1,10 @@
 """Trainer.py as its users run it: printouts, files, and how a run ends."""
 
 import csv
+import itertools
 import json
 import re
+import time
 
 import pytest
 from PIL import Image
@@ -10,8 +12,9 @@ from PIL import Image
 import Tester
 import Trainer
 from modules import VAE_Model
-from tests.helpers import LAB_FORMAT_KEYS, SMALL_MODEL, SMALL_RUN, small_model
+from tests.helpers import LAB_FORMAT_KEYS, SMALL_MODEL, SMALL_RUN, SMALL_UNET, small_model, write_dataset
 from training import checkpoint
+from training.history import STEP_COLUMNS
 
 
 def train(dataset, folder, *flags):
@@ -25,10 +28,17 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A step takes an eighth of a second."""
+    readings = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(readings) / 8)
+
+
 def test_printouts_are_those_of_the_contract(finished_run):
     folder, done = finished_run
     bars = done.stderr.replace("\r", "\n")
-    titles = r"\(train \[TeacherForcing: ON, 1\.0\], beta: 0\.01\) Epoch 0, lr:1\.00e-03"
+    titles = r"\(train \[TeacherForcing: ON, 1\.0\], beta: 0\.01\) Epoch 0, lr:0\.001"
     assert re.search(titles + r": 100%\|.+\| 3/3 \[.*loss=", bars)
     assert re.search(r"\(val\) Epoch 1, lr:[\d.e-]+: 100%\|.+\| 5/5 \[.*loss=", bars)
     assert f"save ckpt to {folder}/epoch=0.ckpt" in done.stdout
@@ -54,15 +64,15 @@ def test_run_folder_holds_checkpoints_flags_history_plots_and_gif(finished_run):
 
 
 def test_test_validates_a_checkpoint_and_builds_nothing_for_training(
-    finished_run, ckpt, dataset, tmp_path, monkeypatch, capsys
+    finished_run, ckpt, tmp_path, monkeypatch, capsys
 ):
     for name in ("ClipDataset", "Run", "make_optimizer", "History", "Budget"):
         monkeypatch.setattr(Trainer, name, None)
-    Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path), "--test", "--ckpt", str(ckpt)])
+    Trainer.main(["--save_root", str(tmp_path), "--test", "--ckpt", str(ckpt)])
     output, errors = capsys.readouterr()
     printed = re.findall(r"AVG PSNR: .*", output)
     assert printed == re.findall(r"AVG PSNR: .*", finished_run[1].stdout)[-1:]
-    assert f"lr:{checkpoint.read(ckpt)['lr']:.2e}:" in errors
+    assert f"lr:{checkpoint.read(ckpt)['lr']:.3g}:" in errors
     assert {path.name for path in tmp_path.iterdir()} == {"val_epoch=1.gif", "val_psnr_epoch=1.png"}
 
 
@@ -80,7 +90,30 @@ def test_validation_checkpoints_and_images_by_their_flags(dataset, tmp_path, cap
     }
 
 
-@pytest.mark.usefixtures("no_images")
+@pytest.mark.usefixtures("no_images", "clock")
+@pytest.mark.parametrize(
+    ("frames", "budget", "num_epochs"), [(104, "--num_epoch=5", 5), (500, "--max_minutes=0.2", 1)]
+)
+def test_default_run_of_few_epochs_or_of_a_part_of_one_has_every_phase(
+    tmp_path, capsys, frames, budget, num_epochs
+):
+    data, run = write_dataset(tmp_path / "data", train=frames), tmp_path / "run"
+    flags = ["--batch_size=1", "--start_vi_len=2", "--train_vi_len=5", budget]
+    history = train(data, run, *SMALL_UNET, *flags)
+    assert len(history) == num_epochs and "too short" not in capsys.readouterr().out
+    first, last = history[0], history[-1]
+    assert 0 < float(first["teacher_forcing"]) < 1 and float(last["tfr"]) == 0
+    assert (first["beta_min"], first["beta_max"], last["beta_max"]) == ("0.3", "1.0", "1.0")
+    assert (first["clip_length_min"], last["clip_length_max"]) == ("2", "5")
+    columns = checkpoint.read(run / "last.ckpt")["history"]["steps"].T
+    steps = dict(zip(STEP_COLUMNS, columns, strict=True))
+    num_falls = (steps["beta"].diff() < 0).sum()
+    assert num_falls == 3 and steps["beta"][-1] == 1, "four cycles"
+    assert (steps["tfr"][0], steps["tfr"][-1], steps["clip_length"][-1]) == (1, 0, 5)
+    assert 0 < steps["teacher_forcing"].sum() < (steps["tfr"] > 0).sum()
+
+
+@pytest.mark.usefixtures("no_images", "clock")
 def test_training_ends_after_its_minutes_with_the_schedules_at_their_ends(dataset, tmp_path, capsys):
     flags = [flag for flag in SMALL_RUN if "num_epoch" not in flag]
     flags += ["--max_minutes=0.02", "--lr_schedule=cosine", "--tfr_sde=0", "--per_val=100", "--per_save=100"]

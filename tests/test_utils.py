@@ -8,7 +8,7 @@ from PIL import Image
 
 import utils
 from Trainer import Generate_PSNR
-from training.history import COLUMNS
+from training.history import COLUMNS, STEP_COLUMNS
 
 
 @given(mse=st.floats(1e-6, 1.0))
@@ -88,11 +88,12 @@ def test_to_uint8_rounds_and_clamps():
     assert utils.to_uint8(video).tolist() == [[[[0, 128, 255]]]]
 
 
-@pytest.mark.parametrize("num_epochs", [1, 30])
-def test_plots_are_drawn(tmp_path, num_epochs):
+@pytest.mark.parametrize(("num_epochs", "num_steps"), [(1, 1), (30, 3000)])
+def test_plots_are_drawn(tmp_path, num_epochs, num_steps):
     rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(num_epochs)]
+    steps = dict.fromkeys(STEP_COLUMNS, np.linspace(0, 1, num_steps))
     curves = {"last": [20.0] * num_epochs, "best": [21.0] * num_epochs}
-    plots = {utils.plot_losses: rows, utils.plot_schedules: rows, utils.plot_psnr_by_epoch: rows,
+    plots = {utils.plot_losses: rows, utils.plot_schedules: steps, utils.plot_psnr_by_epoch: rows,
              utils.plot_psnr_by_frame: curves}  # fmt: skip
     for plot, values in plots.items():
         plot(tmp_path / "a.png", values)

@@ -1,10 +1,10 @@
 """Reenactment: drive a trained person with a video, a poses.json, or a folder of pose images.
 
-    python -m tools.reenact RUN/best.ckpt friend.mp4 OUT --DR data/me
+    python -m tools.reenact RUN/best.ckpt friend.mp4 OUT
 
 Written to OUT: reenacted.mp4 (poses and prediction side by side), reenacted.gif (its first half minute) and
-reenacted_sheet.png. DR is the dataset of the trained person: its first test frame is the reference frame, and
-its poses.json has the person's bone lengths. Memory does not depend on the length of the video.
+reenacted_sheet.png. The dataset of the trained person has the reference frame, its first test frame, and in
+poses.json the person's bone lengths. Memory does not depend on the length of the video.
 """
 
 import sys
@@ -43,6 +43,7 @@ from tools.poses.retarget import retarget
 from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
 from training.checkpoint import load_for_inference
+from training.options import require_dataset
 from utils import to_float
 
 MAX_GIF_FRAMES = 600
@@ -55,7 +56,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person")
     add("source", type=Path, metavar="SOURCE", help="a video, a poses.json, or a folder of pose images")
     add("out", type=Path, metavar="OUT", help="output folder")
-    add("--DR", type=Path, required=True, help="dataset of the trained person")
+    add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
     add("--no-fit", dest="fit", action="store_false", help="do not retarget the poses to the trained person")
     add("--fps", type=float_range(0, exclusive=True), default=20.0, help="frames per second of a video")
     add("--start", type=float_range(0), default=0.0, help="start in the video, in seconds")
@@ -140,7 +141,10 @@ def main(argv: list[str] | None = None) -> None:
     """Load the model, find and retarget the poses, render, write."""
     args = parse(argv)
     require("av", "requirements-video.txt")
-    model, config = load_for_inference(args.ckpt, select_device(args.device, gpu=1))
+    flags = {"DR": args.DR} if args.DR else {}
+    model, config = load_for_inference(args.ckpt, select_device(args.device, gpu=1), **flags)
+    require_dataset(config, "DR" in flags)
+    args.DR = config.DR
     run_dir.make_writable(args.out, args.DR)
     run_dir.tidy(args.out)
     tune_malloc()

@@ -33,8 +33,8 @@ FIGURES = (
         ("MSE, summed over a clip", "epoch", "MSE", ["mse"]),
         ("KL", "epoch", "KL", ["kl"]))),
     ("schedules", "schedules.png", (
-        ("teacher-forcing ratio (solid) and beta (dashed)", "epoch", "ratio, beta", ["tfr", "beta"]),
-        ("frames per training clip", "epoch", "frames", ["clip_length"]),
+        ("teacher-forcing ratio (solid), largest beta (dashed)", "epoch", "ratio, beta", ["tfr", "beta_max"]),
+        ("frames per training clip, at most", "epoch", "frames", ["clip_length_max"]),
         ("learning rate", "epoch", "lr", ["lr"]))),
     ("validation PSNR, whole video", "validation.png", (
         ("validation", "epoch", "PSNR (dB)", ["val_psnr"]),

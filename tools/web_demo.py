@@ -1,10 +1,10 @@
 """Make a web demo: one HTML file in which a dragged skeleton drives the trained person, live.
 
-    python -m tools.web_demo RUN/best.ckpt --DR DATA OUT.html
+    python -m tools.web_demo RUN/best.ckpt OUT.html
 
 OUT.html holds the networks, their runtime, and the motions and reference frames of the test and validation
-videos; it needs no internet and no server. DR is the dataset of the person; its poses.json has the keypoints,
-without which motions are played but nothing can be dragged.
+videos; it needs no internet and no server. The person's dataset has the keypoints in poses.json; without them
+motions are played but nothing can be dragged.
 """
 
 import sys
@@ -32,6 +32,7 @@ from tools.optional import require
 from tools.web import document, motions
 from training import evaluate
 from training.checkpoint import load_for_inference
+from training.options import require_dataset
 
 # One prediction in fp32 per frame, as in the browser; 630 frames per motion.
 PAGE_FLAGS = {"tta": 1, "precision": "fp32", "z": "mean", "val_vi_len": 630}
@@ -44,7 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person, of --arch unet")
     add("out", type=Path, metavar="OUT.html", help="file to write")
-    add("--DR", type=Path, required=True, help="dataset of the trained person")
+    add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
     runtime = "folder with the two files of the browser's runtime, instead of a download"
     add("--runtime", type=Path, metavar="FOLDER", help=runtime)
     return parser.parse_args(argv)
@@ -96,7 +97,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.out.is_dir():
         raise UserError(f"{args.out}: is a folder; give a file to write")
-    model, config = load_for_inference(args.ckpt, DR=args.DR, **PAGE_FLAGS)
+    flags = PAGE_FLAGS | ({"DR": args.DR} if args.DR else {})
+    model, config = load_for_inference(args.ckpt, **flags)
+    require_dataset(config, "DR" in flags)
+    args.DR = config.DR
     if config.arch != "unet":
         raise UserError(f"{args.ckpt}: --arch {config.arch} is too slow for a browser; train --arch unet")
     for module in ("onnx", "onnxscript"):

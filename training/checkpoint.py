@@ -134,10 +134,12 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
         path = cli_args["save_root"] / "last.ckpt"
         if not path.is_file():
             raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
-    if not path:
-        return options.resolve(options.TRAINER, cli_args), None
-    checkpoint = read(path)
-    args = _resolve(options.TRAINER, cli_args, path, checkpoint)
+    checkpoint = read(path) if path else None
+    if checkpoint is None:
+        args = options.resolve(options.TRAINER, cli_args)
+    else:
+        args = _resolve(options.TRAINER, cli_args, path, checkpoint)
+    options.require_dataset(args, "DR" in cli_args)
     for name in ("optim", "seed") if resume else ():
         former = checkpoint["args"].get(name, getattr(args, name)) if is_complete(checkpoint) else None
         if getattr(args, name) != former:

@@ -82,7 +82,7 @@ def validate(model: VAE_Model, video: Video, args, epoch: int, lr: float, write_
         epoch, lr: to print.
         write_images: write the GIF and the plot of this validation to `args.save_root`.
     """
-    descriptions = (f"(val) Epoch {epoch}, lr:{lr:.2e}",)
+    descriptions = (f"(val) Epoch {epoch}, lr:{lr:.3g}",)
     with Progress(total=len(video.poses) - 1, descriptions=descriptions, unit="frame") as bar:
         render(model, [video], args, bar.update)
         score(video, ssim=False)
@@ -99,22 +99,32 @@ def validate(model: VAE_Model, video: Video, args, epoch: int, lr: float, write_
     return scores | {"val_kl": use["kl_per_frame"], "active_units": use["active_units"]}
 
 
-def score_drift(model: VAE_Model, video: Video, args) -> None:
+def score_drift(model: VAE_Model, videos: list[Video], args) -> None:
     """PSNR of teacher-forced predictions, and the drift: what the rollout loses against them at its end.
 
-    The drift is the loss over the last `DRIFT_FRAMES` frames; a shorter video has none.
+    Both have the same z. The drift is the loss over the last `DRIFT_FRAMES` frames; a shorter video has none.
+    `videos` are those of `render`; those without a truth get no score.
     """
     device = next(model.parameters()).device
-    poses = fill_missing_poses(video.poses, args.fill_poses)
-    truth, poses = video.truth[None].to(device), to_float(poses[None], device)
-    with autocast(args.precision, device):
-        forced = model.predict(truth, poses, args.tta)[0].cpu()
-    by_frame = utils.psnr_by_frame(forced, video.truth[1:]).tolist()
-    video.scores |= {"psnr_forced": float(np.mean(by_frame)), "psnr_forced_by_frame": by_frame}
-    if len(by_frame) >= DRIFT_FRAMES:
-        end = slice(-DRIFT_FRAMES, None)
-        drift = np.mean(by_frame[end]) - np.mean(video.scores["psnr_by_frame"][end])
-        video.scores["drift"] = float(drift)
+    for index, video in enumerate(videos):
+        if video.truth is None:
+            continue
+        poses = fill_missing_poses(video.poses, args.fill_poses)
+        truth, poses = video.truth[None].to(device), to_float(poses[None], device)
+        z = None
+        if args.z == "sample":  # drawn for all videos together, as in `VAE_Model.generate`
+            generator = torch.Generator(device).manual_seed(args.seed)
+            shape = len(videos), *model.latent_shape(*truth.shape[-2:])
+            draws = [torch.randn(shape, generator=generator, device=device)[index] for _ in poses[0, 1:]]
+            z = torch.stack([draws[0], *draws])[None]
+        with autocast(args.precision, device):
+            forced = model.predict(truth, poses, z, args.tta)[0].cpu()
+        by_frame = utils.psnr_by_frame(forced, video.truth[1:]).tolist()
+        video.scores |= {"psnr_forced": float(np.mean(by_frame)), "psnr_forced_by_frame": by_frame}
+        if len(by_frame) >= DRIFT_FRAMES:
+            end = slice(-DRIFT_FRAMES, None)
+            drift = np.mean(by_frame[end]) - np.mean(video.scores["psnr_by_frame"][end])
+            video.scores["drift"] = float(drift)
 
 
 def score_pose_dropout(model: VAE_Model, videos: list[Video], args) -> None:

@@ -11,7 +11,7 @@ from runtime.cli import UserError
 from runtime.parser import REQUIRED, Flag, Parser, float_range, int_range, subset
 
 from .augment import KINDS
-from .schedules import KL_ANNEAL_START, KL_CYCLES, KL_END, TFR_END
+from .schedules import KL_CYCLES, KL_END, TFR_END
 
 # Those of "default" are declared with the flags.
 RECIPES = {
@@ -22,12 +22,17 @@ RECIPES = {
         "batch_size": 2, "train_vi_len": 16, "start_vi_len": 16,
         "clips": "in_order", "reference_frame": "clip", "augment": "none",
         "tfr": 1.0, "tfr_sde": 10,
-        "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": KL_ANNEAL_START,
+        "kl_anneal_cycle": 10, "kl_anneal_ratio": 1.0, "kl_anneal_start": 0.0,
         "kl_reduction": "sum", "z_dropout": 0.0, "recon_loss": "mse",
         "per_val": 1, "z": "sample", "fill_poses": 0, "tta": 1, "precision": "fp32",
     },
     # For frames of about 256x128 (docs/own-video.md).
     "large": {"batch_size": 1, "patch_size": 4, "tta": 1},
+}  # fmt: skip
+# By their names in lower case, and what students call them.
+KL_ANNEAL_TYPES = {
+    "cyclical": "Cyclical", "monotonic": "Monotonic", "nokl_annealing": "NoKL_Annealing",
+    "none": "NoKL_Annealing", "without": "NoKL_Annealing",
 }  # fmt: skip
 RENAMED_FLAGS = {
     "--first_frame": "--reference_frame", "--shifts": "--tta", "--fold": "--patch_size",
@@ -50,9 +55,11 @@ def _size(name: str, help: str, **settings) -> Flag:
     return Flag(name, None, f"{help} (default: {text})", **settings)
 
 
-DATA = (
-    Flag("--DR", REQUIRED, "dataset root: folder with train, val and test", type=Path),
-    Flag("--save_root", REQUIRED, "output folder", type=Path),
+DATASET = Flag(
+    "--DR", None, "dataset root: folder with train, val and test; by default that of the checkpoint's run",
+    type=Path,
+)  # fmt: skip
+IMAGES = (
     Flag("--num_workers", 4, "threads that decode images, once per dataset and size", type=int_range(0, 256)),
     # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
     Flag("--frame_H", 32, "frame height; images are resized", type=int_range(4)),
@@ -90,7 +97,10 @@ TRAINING = (
         "or those for frames of about 256x128 (large)", choices=list(RECIPES),
     ),
     Flag("--num_epoch", 70, "number of epochs", type=COUNT),
-    Flag("--max_minutes", None, "training time in minutes, instead of --num_epoch", type=POSITIVE),
+    Flag(
+        "--max_minutes", None, "training time in minutes, without validation, instead of --num_epoch",
+        type=POSITIVE,
+    ),
     Flag("--batch_size", 2, "clips of --train_vi_len frames per step; more of shorter clips", type=COUNT),
     Flag("--train_vi_len", 16, "training video length: frames per clip, at the end", type=FRAMES),
     Flag("--start_vi_len", 3, "frames per clip at the start; clips grow to --train_vi_len", type=FRAMES),
@@ -129,12 +139,13 @@ SCHEDULES = (
         f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
     Flag(
-        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default linear",
+        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default to 0 in the last epoch",
         type=FRACTION,
     ),
     Flag(
-        "--kl_anneal_type", "Cyclical", "annealing of beta, the weight of the KL term",
-        choices=["Cyclical", "Monotonic", "NoKL_Annealing"],
+        "--kl_anneal_type", "Cyclical", "annealing of beta, the weight of the KL term; None and without are "
+        "NoKL_Annealing", type=lambda text: KL_ANNEAL_TYPES.get(text.lower(), text),
+        choices=[*dict.fromkeys(KL_ANNEAL_TYPES.values())],
     ),
     Flag(
         "--kl_anneal_cycle", None, "epochs per cycle (Fu et al. 2019 give the number of cycles instead); by "
@@ -187,7 +198,7 @@ HARDWARE = (
     Flag("--seed", 0, "random seed", type=int_range(0, 2**63 - 1)),
 )  # fmt: skip
 TRAINER = {
-    "data": (*DATA, *VALIDATION),
+    "data": (DATASET, Flag("--save_root", REQUIRED, "output folder", type=Path), *IMAGES, *VALIDATION),
     "model and generation": (*MODEL, *GENERATION),
     "training": TRAINING,
     "teacher forcing and KL annealing": SCHEDULES,
@@ -195,7 +206,11 @@ TRAINER = {
     "hardware": HARDWARE,
 }
 TESTER = {
-    "data": DATA,
+    "data": (
+        DATASET,
+        Flag("--save_root", None, "output folder; by default `test` beside the checkpoint", type=Path),
+        *IMAGES,
+    ),
     "model and generation": (*MODEL, *GENERATION),
     "test": TEST,
     "hardware": HARDWARE,
@@ -203,7 +218,7 @@ TESTER = {
 MODEL_FLAGS = tuple(flag.dest for flag in MODEL)
 # Flags of a machine or a command; all others belong to the run and are stored in its checkpoints.
 NOT_INHERITED = {
-    "DR", "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
+    "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
     "test", "store_visualization",
 }  # fmt: skip
 
@@ -252,7 +267,21 @@ def resolve(
         if known and values[name] is not None and not {*values[name].split(",")} <= {*known}:
             raise UserError(f"the checkpoint's --{name} {values[name]} is not known; give --{name}")
     _set_sizes(values, cli_args)
-    return argparse.Namespace(**{name: values[name] for name in flags})
+    args = argparse.Namespace(**{name: values[name] for name in flags})
+    args.DR = args.DR and Path(args.DR)
+    return args
+
+
+def require_dataset(args: argparse.Namespace, is_given: bool) -> None:
+    """Raise a `UserError` without --DR, unless the checkpoint names a dataset that is there.
+
+    Args:
+        is_given: --DR is on the command line.
+    """
+    if args.DR is None:
+        raise UserError("--DR is required (--help lists all flags)")
+    if not is_given and not args.DR.is_dir():
+        raise UserError(f"{args.DR}: the dataset of the checkpoint's run is not there; --DR gives another")
 
 
 def _set_sizes(values: dict, cli_args: dict) -> None:
@@ -269,7 +298,10 @@ def _set_sizes(values: dict, cli_args: dict) -> None:
 
 def trainer_args(argv: list[str] | None = None) -> argparse.Namespace:
     """All flags of a new run, from its command line."""
-    return resolve(TRAINER, vars(parser(TRAINER).parse_args(argv)))
+    cli_args = vars(parser(TRAINER).parse_args(argv))
+    args = resolve(TRAINER, cli_args)
+    require_dataset(args, "DR" in cli_args)
+    return args
 
 
 def plain_values(args: argparse.Namespace) -> dict:

@@ -25,7 +25,7 @@ def command(dataset, root, *flags):
 def test_second_run_is_refused_while_the_first_lives_and_its_last_line_says_how_to_resume(dataset, tmp_path):
     root = tmp_path / "a run"
     with tempfile.TemporaryFile("w+") as errors:
-        flags = command(dataset, root, "--num_epoch=100000", "--per_save=1")
+        flags = command(dataset, root, "--num_epoch=10000", "--per_save=1")
         first = start_script("Trainer.py", *flags, errors=errors.fileno())
         while not (root / "epoch=1.ckpt").exists():
             assert os.waitpid(first, os.WNOHANG) == (0, 0)

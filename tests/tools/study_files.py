@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from tools.study_page import FinishedRun
+from training.history import COLUMNS
 
 
 def write_training(folder, psnr=(20.0, 21.0, 22.0), annealing="Cyclical"):
@@ -13,8 +14,10 @@ def write_training(folder, psnr=(20.0, 21.0, 22.0), annealing="Cyclical"):
     for name in ("last.ckpt", "best.ckpt"):
         (folder / name).touch()
     (folder / "args.json").write_text(json.dumps({"kl_anneal_type": annealing}))
-    lines = ["epoch,loss,mse,kl,beta,tfr,teacher_forcing,lr,val_loss,val_psnr,seconds"]
-    lines += [f"{epoch},0.3,0.2,10,0.1,0,0,0.001,0.2,{value},30" for epoch, value in enumerate(psnr)]
+    lines = [",".join(COLUMNS)]
+    for epoch, value in enumerate(psnr):
+        row = dict.fromkeys(COLUMNS, 0.1) | {"epoch": epoch, "val_psnr": value, "seconds": 30}
+        lines.append(",".join(map(str, row.values())))
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
     (folder / "val_psnr_by_frame.csv").write_text("frame,last,best\n1,20.0,21.0\n2,19.0,20.0\n")
 

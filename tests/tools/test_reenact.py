@@ -84,8 +84,7 @@ def person(tmp_path_factory, trained):
 
 def drive(person, source, out, *flags):
     """The frames of reenacted.mp4, and the number of those of reenacted.gif."""
-    data, ckpt = person
-    reenact.main([str(ckpt), str(source), str(out), "--DR", str(data), "--device=cpu", *flags])
+    reenact.main([str(person[1]), str(source), str(out), "--device=cpu", *flags])
     assert sorted(path.name for path in out.glob("reenacted*")) == [
         "reenacted.gif", "reenacted.mp4", "reenacted_sheet.png",
     ]  # fmt: skip
@@ -111,6 +110,9 @@ def test_pose_images_of_another_dataset_drive_the_trained_person(person, tmp_pat
 
 def test_mistakes_are_one_line(person, tmp_path):
     data, ckpt = person
+    source, nowhere = data / "poses.json", tmp_path / "nowhere"
+    done = run_script("tools/reenact.py", ckpt, source, tmp_path / "out", "--DR", nowhere, "--device=cpu")
+    assert_user_error(done, str(nowhere))
     (tmp_path / "poses.json").write_text('{"joints": []}')
     (tmp_path / "empty").mkdir()
     for source, word in ((tmp_path / "poses.json", "not a poses.json"), (tmp_path / "empty", "no PNG")):

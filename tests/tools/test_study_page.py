@@ -44,6 +44,14 @@ def test_table_has_an_interval_from_three_seeds_on(tmp_path):
         assert (cells["val, best"], cells["seeds"], cells["minutes"]) == (cell, str(count), "0.5")
 
 
+def test_every_curve_is_a_column_of_a_run(tmp_path):
+    points = finished(tmp_path, "a").points
+    for _, name, plots in study_page.FIGURES:
+        for title, x, _, columns in plots:
+            for column in columns:
+                assert any({x, column} <= point.keys() for point in points), (name, title, column)
+
+
 def test_page_of_runs_without_truth_and_with_images_of_other_sizes(tmp_path):
     runs = [
         finished(tmp_path, "a", truth=False),

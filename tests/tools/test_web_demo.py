@@ -45,9 +45,7 @@ def runtime_folder():
 
 @pytest.fixture(scope="module")
 def built(person, runtime_folder):
-    web_demo.main(
-        [str(person / "run" / "best.ckpt"), str(person / "page.html"), "--DR", str(person / "data")]
-    )
+    web_demo.main([str(person / "run" / "best.ckpt"), str(person / "page.html")])
     return person / "page.html"
 
 

@@ -84,14 +84,14 @@ def test_library_use_gives_the_videos_of_tester(unet_run):
     assert torch.equal(video[0], rendered)
 
 
-def test_configuration_is_that_of_the_checkpoint_with_overrides(unet_run, tmp_path):
+def test_configuration_is_that_of_the_checkpoint_with_overrides(unet_run, dataset, tmp_path):
     path = unet_run / "last.ckpt"
     model, config = load_for_inference(str(path))
     assert (config.arch, config.F_dim, config.frame_H, config.tta, config.seed) == ("unet", 8, 8, 3, 0)
     assert not model.training and config.last_epoch == 1 and config.train_seconds > 0
-    assert config.DR is config.save_root is None
-    _, config = load_for_inference(path, tta=1, seed=5, save_root=tmp_path)
-    assert (config.tta, config.seed, config.save_root) == (1, 5, tmp_path)
+    assert (config.DR, config.save_root) == (dataset, None)
+    _, config = load_for_inference(path, tta=1, seed=5, DR=tmp_path, save_root=tmp_path)
+    assert (config.tta, config.seed, config.DR, config.save_root) == (1, 5, tmp_path, tmp_path)
     with pytest.raises(TypeError, match="'shifts'"):
         load_for_inference(path, shifts=1)
     with pytest.raises(UserError, match="--F_dim 8, not 16"):

@@ -22,7 +22,9 @@ COURSE_LINES = [
 ]
 
 
-def test_command_lines_of_the_course_parse():
+def test_command_lines_of_the_course_parse(tmp_path, monkeypatch):
+    (tmp_path / "LAB4_Dataset").mkdir()
+    monkeypatch.chdir(tmp_path)
     for line in COURSE_LINES:
         assert str(options.trainer_args(line.split()).DR) == "LAB4_Dataset"
     args = options.parser(options.TESTER).parse_args(COURSE_LINES[2].split())
@@ -37,7 +39,7 @@ def test_lab_recipe_has_the_protocol_of_the_course():
         "N_dim": 12, "D_out_dim": 192, "tfr": 1.0, "tfr_sde": 10, "fast_partial": 0.4,
         "fast_train_epoch": 5, "kl_anneal_cycle": 10, "kl_anneal_ratio": 1, "test": False,
         "start_vi_len": 16, "arch": "lab", "optim": "Adam", "kl_reduction": "sum", "output": "linear",
-        "recon_loss": "mse", "clips": "in_order", "augment": "none", "z": "sample",
+        "recon_loss": "mse", "clips": "in_order", "augment": "none", "z": "sample", "kl_anneal_start": 0,
     }  # fmt: skip
     assert {name: args[name] for name in expected} == expected
 
@@ -69,8 +71,18 @@ def test_sizes_that_are_not_given_are_those_of_the_architecture():
 
 
 def test_flags_of_a_machine_or_a_command_are_not_those_of_the_checkpoint():
-    args = trainer_args(checkpoint_args={"DR": "old", "test": True, "threads": 7, "num_epoch": 4})
-    assert (str(args.DR), args.test, args.threads, args.num_epoch) == ("data", False, None, 4)
+    args = trainer_args(checkpoint_args={"save_root": "old", "test": True, "threads": 7, "num_epoch": 4})
+    assert (str(args.save_root), args.test, args.threads, args.num_epoch) == ("run", False, None, 4)
+
+
+def test_dataset_is_that_of_the_checkpoint_unless_it_is_given():
+    assert str(trainer_args(checkpoint_args={"DR": "old"}).DR) == "data"
+    args = options.resolve(options.TRAINER, {}, {"DR": "old"})
+    assert str(args.DR) == "old"
+    with pytest.raises(UserError, match="old: the dataset of the checkpoint's run is not there; --DR"):
+        options.require_dataset(args, is_given=False)
+    with pytest.raises(UserError, match="--DR is required"):
+        options.trainer_args(["--save_root=run"])
 
 
 def test_minutes_or_epochs_whichever_is_given_last():
@@ -103,7 +115,7 @@ def test_contradictions_are_refused_in_one_line(flags, checkpoint_args, words):
     [
         "--tfr 2", "--tfr -0.1", "--tfr nan", "--batch_size 0", "--batch_size two", "--partial 0",
         "--frame_H 3", "--lr 0", "--lr inf", "--max_minutes 0", "--seed -1", "--augment spin",
-        "--augment mirror", "--optim SGD", "--precision fp16", "--no_such_flag",
+        "--augment mirror", "--optim SGD", "--kl_anneal_type Linear", "--precision fp16", "--no_such_flag",
         # Former names; the line says the current one.
         "--first_frame any is now --reference_frame", "--shifts=1 is now --tta",
         "--fold 4 is now --patch_size", "--scales 3 is now --unet_levels",

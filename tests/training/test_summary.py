@@ -9,41 +9,68 @@ from training import options
 from training.summary import idle_schedules, run_summary
 
 
-class Dataset:
-    """75 steps per epoch, with at most `max_batch` clips each."""
-
-    def __init__(self, max_batch=1000):
-        self.max_batch = max_batch
-
-    def batches(self, epoch, length, batch_size, fraction, rank=0, ranks=1):
-        return [np.zeros((min(self.max_batch, batch_size), length))] * 75
-
-
 def make_args(flags):
-    return options.trainer_args(["--DR=data", "--save_root=run", *flags.split()])
+    return options.trainer_args(["--DR=.", "--save_root=run", *flags.split()])
 
 
-def summary_of(flags="", background=None, max_batch=1000):
+def summary_of(flags="", background=None, num_steps=25, max_batch=1000):
+    """Of a run with so many steps per epoch, and at most so many clips in each."""
+
+    def cut(length, batch_size, fraction):
+        return [np.zeros((min(max_batch, batch_size), length))] * num_steps
+
     args = make_args(flags)
-    return run_summary(args, VAE_Model(args), torch.device("cpu"), Dataset(max_batch), background)
+    model = VAE_Model(args)
+    text = run_summary(args, model, torch.device("cpu"), cut, background)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return text.split("\n")
 
 
 def test_summary_describes_the_default_run():
-    recipe, model, schedules = summary_of("--precision=bf16").split("\n")
+    recipe, model, clips, teacher_forcing, kl = summary_of("--precision=bf16 --num_epoch=4")
     assert recipe.startswith("recipe default") and "--recipe lab" in recipe
     assert model.startswith("unet, ") and "Muon, bf16 on cpu" in model
-    assert "clips of 3 to 16 frames, 10 to 2 per step, 75 steps per epoch; " in model
-    assert "validation every 5 epochs; results in run" in model
-    assert "teacher forcing 1 to 0 until 20%; KL Cyclical, 4 cycles until 20%, then beta 1" in schedules
-    assert "z = 0 in 50% of clips" in schedules
+    assert "; 4 epochs, 25 steps per epoch; validation every 5 epochs; results in run" in model
+    shares = "60 / 13 / 13 / 14 % of the frames"
+    assert clips == f"clips of 3, 5, 9, 16 frames for {shares}, 10 / 6 / 4 / 2 per step"
+    # The last cycle, of 5 of 100 steps, is 0.3, 0.4, 0.8, 1, 1.
+    assert teacher_forcing == "teacher forcing 1 to 0 until 20%, drawn for each step"
+    scale = "on the ELBO's scale; z = 0 in 50% of clips"
+    assert kl == f"KL Cyclical, 4 cycles, beta 0.3 to 1 until 18%, then 1 {scale}"
 
 
 def test_summary_describes_the_protocol_of_the_course_and_the_flags_that_differ():
-    recipe, model, schedules = summary_of("--recipe=lab --batch_size=4 --fast_train").split("\n")
+    recipe, model, clips, teacher_forcing, kl = summary_of("--recipe=lab --batch_size=4 --num_epoch=22")
     assert recipe.startswith("recipe lab: --arch lab") and "--batch_size" not in recipe
-    assert "clips of 16 frames, 4 per step, 75 steps per epoch during --fast_train; " in model
-    assert "teacher forcing 1, from epoch 10 on to 0 until the last" in schedules
-    assert "cycle of 10 epochs, slope 1" in schedules and "z = 0" not in schedules
+    assert "; 22 epochs, 25 steps per epoch; " in model
+    assert clips == "clips of 16 frames, 4 per step"
+    assert teacher_forcing == "teacher forcing 1 to 0 until 95%, drawn for each epoch"
+    assert kl == "KL Cyclical, cycles of 10 epochs, beta 0 to 0.9 on the sum over z"
+    lines = summary_of("--recipe=lab --tfr=0 --kl_anneal_type=None")
+    assert lines[-2:] == ["teacher forcing off", "KL not annealed, beta 1 on the sum over z"]
+
+
+def test_summary_with_minutes_has_shares_of_the_time():
+    _, model, clips, teacher_forcing, _ = summary_of("--max_minutes=90000", num_steps=1)
+    assert "; 90000 minutes, 1 step per epoch; " in model
+    assert clips == "clips of 3, 5, 9, 16 frames for 60 / 13 / 13 / 14 % of the time, 10 / 6 / 4 / 2 per step"
+    assert teacher_forcing == "teacher forcing 1 to 0 until 20%, drawn for each step"
+
+
+@pytest.mark.parametrize(
+    ("flags", "num_steps", "expected"),
+    [
+        ("--num_epoch=3", 13, "too short: 39 steps, {}; raise --num_epoch"),
+        ("--num_epoch=1 --start_vi_len=16", 1, "too short: 1 step, {}; raise --num_epoch"),
+        ("--max_minutes=1e-9", 100, "too short: about 0 steps, {}; raise --max_minutes"),
+        ("--num_epoch=2", 20, None),
+        ("--num_epoch=1 --start_vi_len=16 --tfr=0", 1, None),
+        ("--num_epoch=1 --recipe=lab --tfr_sde=0 --kl_anneal_type=without", 1, None),
+    ],
+)
+def test_run_that_is_too_short_for_its_schedules_says_so(flags, num_steps, expected):
+    lines = [line for line in summary_of(flags, num_steps=num_steps) if line.startswith("too short")]
+    assert lines == ([expected.format("and every phase of the schedules needs 40")] if expected else [])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +90,6 @@ def test_schedules_that_a_run_is_too_short_for_are_named(flags, words):
 def test_shots_without_a_background_and_small_batches_are_counted():
     background = np.full((3, 4, 4, 4), 255, np.uint8)
     background[1, ..., 3] = 0
-    text = summary_of(background=background, max_batch=4)
+    text = "\n".join(summary_of(background=background, max_batch=4))
     assert "--augment affine,copy_paste: 1 of 3 shots have no static background" in text
     assert "clips of 3 frames: only 4 per step available instead of 10" in text
