@@ -2,9 +2,9 @@
 
     python Tester.py --DR DATA --save_root OUT --ckpt RUN/best.ckpt
 
-Written to OUT: results.json, psnr_by_frame.png, and for each sequence, i being the number of its folder,
-pred_seq{i}.gif (the prediction), compare_seq{i}.gif (pose | prediction | truth | error), sheet_seq{i}.png (a
-contact sheet) and pred_seq{i}.npz (the frames as arrays); with flags MP4s and submission.csv.
+Written to OUT, by default RUN/test: results.json, psnr_by_frame.png, and for each sequence (i is its folder's
+number) pred_seq{i}.gif, compare_seq{i}.gif (pose | prediction | truth | error), sheet_seq{i}.png (a contact
+sheet) and pred_seq{i}.npz (the frames as arrays); if requested, MP4s and submission.csv.
 """
 
 from runtime import cli

@@ -12,8 +12,8 @@ def flag_table() -> str:
     lines = [
         "# Flags",
         "",
-        "The flags of Trainer.py, and those that only Tester.py has. Flags of the model are read from the",
-        "checkpoint if they are not given. Written by `python -m tools.flag_table > docs/flags.md`.",
+        "The flags of Trainer.py, and those that only Tester.py has. With a checkpoint, a flag that is",
+        "not given has the value of its run. Written by `python -m tools.flag_table > docs/flags.md`.",
         "",
         "| flag | default | description |",
         "|---|---|---|",

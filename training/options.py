@@ -108,7 +108,10 @@ TRAINING = (
         "--clips", "shuffled", "clips at random offsets and shuffled, or end to end and in order",
         choices=["shuffled", "in_order"],
     ),
-    Flag("--reference_frame", "any", "frame 0 of a clip, or any of its shot", choices=["clip", "any"]),
+    Flag(
+        "--reference_frame", "any", "frame 0 in training: the clip's first frame, or any frame of its shot",
+        choices=["clip", "any"],
+    ),
     Flag(
         "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
         "rotate and shear images; move, rescale and warp the person over a fixed background",
