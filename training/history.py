@@ -25,7 +25,7 @@ STEP_COLUMNS = ("beta", "tfr", "teacher_forcing", "clip_length", "lr")
 class History:
     """What a run has done so far, and which of its epochs is the best.
 
-    `rows` has a value for each of `COLUMNS`, each row of `steps`, `(N, 5)`, for each of `STEP_COLUMNS`, and
+    `rows` has dicts with the keys `COLUMNS`, `steps` an array `(N, 5)` with the columns `STEP_COLUMNS`, and
     `psnr_by_frame` the curves of the "last" and the "best" validation.
     """
 

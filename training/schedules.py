@@ -234,7 +234,8 @@ def _step_at(
 
 def planned_steps(args, make_batches: Callable) -> list[Step]:
     """Steps at evenly spaced places of a run, at most `PLAN_STEPS`, with the clips of the first epoch."""
-    budget, make_batches = Budget(args, make_batches), functools.cache(make_batches)
+    make_batches = functools.cache(make_batches)
+    budget = Budget(args, make_batches)
     count, steps = min(PLAN_STEPS, budget.num_steps or PLAN_STEPS), []
     for index in range(count):
         progress = Fraction(index, count)

@@ -1,6 +1,7 @@
 """What a run prints about itself: its configuration, and the titles of its progress bars."""
 
 import copy
+import functools
 import math
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ def run_summary(args, model: nn.Module, device: torch.device, make_batches: Call
         background: of the shots, `(shots, H, W, 4)`, if the augmentation needs them, else None.
     """
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    make_batches = functools.cache(make_batches)
     budget, steps = Budget(args, make_batches), schedules.planned_steps(args, make_batches)
     per_epoch = budget.steps_per_epoch
     recipe = [
