@@ -1,35 +1,49 @@
 """Optimizers: Adam, AdamW, and Muon, whose updates of a weight are equally large in all directions."""
 
+import math
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 # Newton-Schulz iteration towards singular values of 1 (Jordan et al. 2024): its coefficients and its length.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+SIZE_STEP = 32  # matrices whose sizes differ by less are one batch: fewer, larger products
 MOMENTUM = 0.95
 # Root mean square of an update at a learning rate of 1, as AdamW's is (Liu et al. 2025, section 2.2).
 UPDATE_RMS = 0.2
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """The nearest matrices `(..., rows, columns)` whose singular values are all 1, to within about 30 %.
+def orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
+    """For each matrix the nearest one whose singular values are all 1, to within about 30 %.
 
     The iteration is x <- p x with p = a + b g + c g^2 and g = x x^T. It works on g and the product of all p,
     which are as small as the shorter side of x.
     """
+    wide = [x.mT if x.shape[0] > x.shape[1] else x for x in matrices]
+    wide = [x / (x.norm() + 1e-7) for x in wide]
+    batches, products = defaultdict(list), {}
+    for index, x in enumerate(wide):
+        batches[math.ceil(len(x) / SIZE_STEP) * SIZE_STEP].append(index)
+    for size, indices in batches.items():  # padded with zeros, which stay zero
+        grams = [pad(x @ x.mT, (0, size - len(x)) * 2) for x in map(wide.__getitem__, indices)]
+        products |= zip(indices, _iterate(torch.stack(grams)), strict=True)
+    wide = [products[index][: len(x), : len(x)] @ x for index, x in enumerate(wide)]
+    return [x if x.shape == matrix.shape else x.mT for x, matrix in zip(wide, matrices, strict=True)]
+
+
+def _iterate(gram: Tensor) -> Tensor:
+    """The product of all p, see `orthogonalized`, for each g `(N, n, n)`."""
     a, b, c = QUINTIC
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    gram = x @ x.mT
-    product = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    product = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device).expand_as(gram)
     for _ in range(ITERATIONS):
         change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # p without its first term
         product = torch.baddbmm(product, product, change, beta=a)
         gram = torch.baddbmm(gram, gram, change, beta=a)
         gram = torch.baddbmm(gram, gram, change, beta=a)
-    x = product @ x
-    return (x.mT if tall else x).reshape(matrices.shape)
+    return product
 
 
 class Muon(torch.optim.AdamW):
@@ -47,16 +61,15 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self) -> None:
         is_finite = 1 - self.found_inf
-        gradient_weight = (1 - MOMENTUM) * is_finite
         for group in self.param_groups:
             lr = group["lr"] * is_finite
             decay = 1 - lr * group["weight_decay"]
-            for weight in group["params"]:
-                if weight.ndim == 4 and weight.grad is not None:
-                    gradient = torch.where(is_finite > 0, weight.grad, 0.0)
-                    update = self._update(weight, gradient, gradient_weight)
-                    weight.mul_(decay).sub_(update * lr)
-                    weight.grad = None  # so AdamW passes over it
+            weights = [w for w in group["params"] if w.ndim == 4 and w.grad is not None]
+            matrices = [self._nesterov(weight, is_finite).flatten(1) for weight in weights]
+            for weight, update in zip(weights, orthogonalized(matrices), strict=True):
+                scale = UPDATE_RMS * max(update.shape) ** 0.5
+                weight.mul_(decay).sub_(update.view(weight.shape) * (scale * lr))
+                weight.grad = None  # so AdamW passes over it
         super().step()
 
     @staticmethod
@@ -64,15 +77,15 @@ class Muon(torch.optim.AdamW):
         """Names of the state of a parameter, beside `step`."""
         return ("momentum",) if parameter.ndim == 4 else ("exp_avg", "exp_avg_sq")
 
-    def _update(self, weight: Tensor, gradient: Tensor, gradient_weight: Tensor) -> Tensor:
-        """The update of a weight at a learning rate of 1; `gradient_weight` is that in the momentum."""
+    def _nesterov(self, weight: Tensor, is_finite: Tensor) -> Tensor:
+        """The Nesterov momentum of a weight, after this step's gradient."""
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
             state["step"] = torch.zeros((), device=weight.device)  # AdamW looks for it when it loads a state
-        momentum = state["momentum"].lerp_(gradient, gradient_weight)
-        matrix = gradient.lerp(momentum, MOMENTUM).flatten(1)
-        return orthogonalized(matrix).view(weight.shape) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
+        gradient = torch.where(is_finite > 0, weight.grad, 0.0)
+        momentum = state["momentum"].lerp_(gradient, (1 - MOMENTUM) * is_finite)
+        return gradient.lerp(momentum, MOMENTUM)
 
 
 # Each takes `fused` and `capturable`, skips an update where `found_inf` is 1, and has the state exp_avg and
