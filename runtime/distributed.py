@@ -7,6 +7,7 @@ a step of one rank with N times the batch, and a checkpoint continues with any n
 import contextlib
 import logging
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -69,14 +70,16 @@ def group() -> Iterator[None]:
     if not is_launched():
         yield
         return
-    dist.init_process_group(timeout=TIMEOUT)
+    # Named, because newer torch has only nccl where there is a GPU, and barriers are on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         if rank():
             null = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(null))
         try:
             yield
-            dist.barrier()  # a rank that leaves while another still works can abort it
+            _barrier()  # a rank that leaves while another still works can abort it
         except RuntimeError as error:
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
@@ -88,20 +91,26 @@ def group() -> Iterator[None]:
 def local_rank_0_first() -> Iterator[None]:
     """The first process of a machine runs the block before the others, such as decoding the dataset."""
     if dist.is_initialized() and local_rank():
-        dist.barrier()
+        _barrier()
     yield
     if dist.is_initialized() and not local_rank():
-        dist.barrier()
+        _barrier()
+
+
+def _barrier() -> None:
+    """Wait for all ranks. On the CPU, because nccl's barrier guesses which GPU a rank uses."""
+    dist.all_reduce(torch.zeros(1))
 
 
 def check_same(values: list, what: str) -> None:
     """Raise a `UserError` on a rank that has other values than rank 0, which would wait forever."""
     if world_size() == 1:
         return
-    by_rank: list = [None] * world_size()
-    dist.all_gather_object(by_rank, values)
-    if values != by_rank[0]:
-        counts = f"{len(values)} instead of {len(by_rank[0])}"
+    own = torch.tensor([len(values), zlib.crc32(repr(values).encode())])
+    by_rank = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(by_rank, own)
+    if not own.equal(by_rank[0]):
+        counts = f"{len(values)} instead of {by_rank[0][0]}"
         raise cli.UserError(f"other {what} than on rank 0 ({counts}); give all machines the same data")
 
 
