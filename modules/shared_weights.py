@@ -86,10 +86,11 @@ def shared_gradients(*networks: nn.Module) -> Iterator[None]:
     convolutions = [module for network in networks for module in network.modules() if type(module) is Conv2d]
     if not torch.is_grad_enabled():
         convolutions = []
+    for conv in convolutions:
+        conv.uses = Uses(conv)
     try:
-        for conv in convolutions:
-            conv.uses = Uses(conv)
         yield
     finally:
         for conv in convolutions:
+            conv.uses.parameters = None  # it refers to the uses: the cycle would outlive the step
             conv.uses = None

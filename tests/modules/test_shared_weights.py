@@ -1,5 +1,8 @@
 """One weight gradient for all steps of a rollout, against the plain backward pass."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -53,6 +56,20 @@ def test_convolution_has_one_weight_gradient_within_the_block_only():
     assert counts == [3, 1]
     with torch.no_grad(), shared_gradients(conv):
         assert conv(x).shape == (2, 4, 3, 3)
+
+
+def test_nothing_of_a_step_is_left_after_it():
+    """Else CUDA's next step meets gradients of another stream, and torch warns."""
+    conv, x = Conv2d(3, 4, 3), torch.rand(2, 3, 5, 5)
+    gc.collect()
+    gc.disable()
+    try:
+        with shared_gradients(conv):
+            uses = weakref.ref(conv.uses)
+            conv(x).sum().backward()
+        assert uses() is None
+    finally:
+        gc.enable()
 
 
 def test_share_of_the_reference_frame_in_the_first_layer_is_exact():
