@@ -12,6 +12,7 @@ import json
 import platform
 import shlex
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,8 +45,6 @@ QUICK = ["--train_vi_len=4", "--val_vi_len=10"]
 DATASET = ["--size=1024x512", "--overwrite", "--val_frames=16", "--test_frames=2", "--test_sequences=1"]
 VIDEO_LENGTH = {"cpu": 40, "cuda": 630}  # of the sequences to render
 EPOCH_CLIPS = {"cpu": 12, "cuda": 64}  # of the synthetic dataset: the wait for the first batch counts little
-# In fp32, as the reference computes, and on small images, which changes no count.
-COUNT_FLAGS = "--batch_size=2 --train_vi_len=16 --frame_H=8 --frame_W=16 --precision=fp32 --device=cpu"
 
 
 @dataclass
@@ -54,12 +53,12 @@ class Row:
 
     Attributes:
         unit: empty for counts.
-        measurement: a method of `tools.benchmarking.measure.Side`, and changes of the flags.
+        key: in the results of `tools.benchmarking.measure`.
     """
 
     name: str
     unit: str
-    measurement: str
+    key: str
     product: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
 
@@ -75,13 +74,14 @@ def make_rows(args) -> list[Row]:
     at_batch = f"batch {args.batch_size}, T {args.train_vi_len}"
     count = "operators per step, batch 2, T 16, fp32"
     return [
-        Row(f"training step, {at_batch}, free-running", "s", "step --tfr=0"),
-        Row(f"training step, {at_batch}, teacher-forced", "s", "step --tfr=1"),
+        Row(f"training step, {at_batch}, free-running", "s", "step_free"),
+        Row(f"training step, {at_batch}, teacher-forced", "s", "step_forced"),
         Row(f"an epoch, {at_batch}, data included, warm cache", "clips/s", "epoch"),
-        Row(f"peak memory, training, {at_batch}", "MiB", "memory"),
         Row(f"rendering {NUM_VIDEOS} sequences of {args.val_vi_len} frames", "frames/s", "render"),
-        Row(f"{count}, free-running", "", f"operators {COUNT_FLAGS} --tfr=0"),
-        Row(f"{count}, teacher-forced", "", f"operators {COUNT_FLAGS} --tfr=1"),
+        Row(f"peak memory, training, {at_batch}", "MiB", "memory"),
+        Row("from the command to the third training step", "s", "start"),
+        Row(f"{count}, free-running", "", "operators_free"),
+        Row(f"{count}, teacher-forced", "", "operators_forced"),
     ]
 
 
@@ -110,12 +110,12 @@ def write(folder: Path, about: dict, rows: list[Row]) -> str:
     return table
 
 
-def sample(side: str, measurement: str, flags: list[str]) -> float:
-    """One measurement in a new process; `measurement` as in `Row`."""
-    name, *changes = measurement.split()
-    process = [sys.executable, "-m", "tools.benchmarking.measure", side, name, *flags, *changes]
+def sample(side: str, flags: list[str]) -> dict[str, float]:
+    """A sample of each row of a side, measured in a new process."""
+    process = [sys.executable, "-m", "tools.benchmarking.measure", side, str(time.time()), *flags]
     # In its own session, so that Ctrl-C is answered once, here.
-    return float(children.run(process, output=True, cwd=ROOT, start_new_session=True).split()[-1])
+    output = children.run(process, output=True, cwd=ROOT, start_new_session=True)
+    return json.loads(output.splitlines()[-1])
 
 
 def machine(device: torch.device) -> str:
@@ -144,7 +144,7 @@ def prepare(own: argparse.Namespace, trainer_flags: list[str]) -> tuple[list[str
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure the rows, and write the table after each."""
+    """Measure in turns, and write the table after each round."""
     others = "Other flags, such as --device, are those of Trainer.py, and hold for both sides."
     parser = Parser(prog="benchmark.py", description=f"Compare speed with a plain reference. {others}")
     add = parser.add_argument
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--DR", type=Path, help="dataset to train on; by default a synthetic one, with images of 1024x512")
     add("--arch", choices=list(RECIPES), default="lab", help="architecture of both sides")
     add("--quick", action="store_true", help="measure less, once, to check that everything works")
-    add("--rounds", type=int_range(1), help="samples per row and side; by default 3, with --quick 1")
+    add("--rounds", type=int_range(1), help="samples per side; by default 3, with --quick 1")
     own, trainer_flags = parser.parse_known_args(argv)
     flags, device = prepare(own, trainer_flags)
     args = options.trainer_args(flags)
@@ -161,12 +161,13 @@ def main(argv: list[str] | None = None) -> None:
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     call = shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]])
     about, rows = {"machine": machine(device), "date": date, "command": call}, make_rows(args)
-    for index, row in enumerate(rows, 1):
-        print(row.name, file=sys.stderr, flush=True)
-        for _ in range(own.rounds or (1 if own.quick else 3)):
-            row.product.append(sample("product", row.measurement, flags))
-            row.reference.append(sample("reference", row.measurement, flags))
-        table = write(own.save_root, about, rows[:index])
+    for index in range(own.rounds or (1 if own.quick else 3)):
+        print(f"round {index + 1}", file=sys.stderr, flush=True)
+        product, reference = (sample(side, flags) for side in ("product", "reference"))
+        for row in rows:
+            row.product.append(product[row.key])
+            row.reference.append(reference[row.key])
+        table = write(own.save_root, about, rows)
     log(table)
 
 

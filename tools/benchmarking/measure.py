@@ -1,8 +1,9 @@
-"""Print one measurement of one side, a method of `Side`, in its own process.
+"""Measure one side in its own process, and print the results as JSON, see `measure`.
 
-python -m tools.benchmarking.measure {product,reference} METHOD [flags of Trainer.py]
+python -m tools.benchmarking.measure {product,reference} STARTED [flags of Trainer.py]
 """
 
+import json
 import resource
 import sys
 import time
@@ -16,7 +17,7 @@ import Trainer
 from dataloader import ClipBatch, ClipDataset, ClipLoader, Video
 from modules import VAE_Model
 from runtime import cli
-from runtime.cuda_graph import WARM_UP_CALLS, Graphed
+from runtime.cuda_graph import Graphed
 from runtime.device import num_cores, select_device, set_threads, to_device, tune_malloc
 from tools import plain_reference
 from training import evaluate, options
@@ -25,10 +26,11 @@ from training.meter import Meter
 from training.optimizers import make_optimizer
 from utils import to_float
 
-# Algorithms are chosen; on CUDA the product then records a graph, and replays it once.
-WARM_UP_STEPS = {"cpu": 3, "cuda": WARM_UP_CALLS + 2}
-CALLS = {"cpu": 2, "cuda": 50}  # to be timed; a GPU needs many, because it has a queue
+WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the second
+CALLS = {"cpu": 2, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
 NUM_VIDEOS = 6  # to render, as in the course's test set
+# Operators are counted in fp32, as the reference computes, and on small images, which changes no count.
+COUNT_FLAGS = "--batch_size=2 --train_vi_len=16 --frame_H=8 --frame_W=16 --precision=fp32 --device=cpu"
 
 
 def count_operators(function: Callable) -> int:
@@ -73,7 +75,7 @@ def random_batch(args, device: torch.device) -> ClipBatch:
 
 
 class Side:
-    """A new model of one side after warm-up steps; steps are teacher-forced if `args.tfr` is 1.
+    """A new model of one side.
 
     Args:
         name: "product" or "reference".
@@ -84,7 +86,6 @@ class Side:
         self.is_product, self.args = name == "product", args
         self.device = device = select_device(args.device, args.gpu)
         set_threads(args.threads or num_cores())
-        teacher_forcing = args.tfr == 1
         self.batch = random_batch(args, device)
         if self.is_product:
             tune_malloc()
@@ -92,22 +93,20 @@ class Side:
             self.model = run.model
             step = Graphed(run.training_step) if device.type == "cuda" else run.training_step
             beta = torch.ones((), device=device)
-            self.update = lambda batch: step(batch, beta, teacher_forcing=teacher_forcing)
+            self.update = lambda batch, forced: step(batch, beta, teacher_forcing=forced)
         else:
             self.batch = [to_float(clips) for clips in self.batch[:2]]
             self.model = VAE_Model(args).to(device)
             optimizer = torch.optim.Adam(self.model.parameters(), lr=args.lr)
-            self.update = lambda batch: plain_reference.training_step(
-                self.model, optimizer, *batch, 1.0, teacher_forcing
+            self.update = lambda batch, forced: plain_reference.training_step(
+                self.model, optimizer, *batch, 1.0, forced
             )
-        for _ in range(WARM_UP_STEPS[device.type]):
-            self.update(self.batch)
 
-    def step(self) -> float:
-        """Seconds per training step, data excluded."""
-        count, start = CALLS[self.device.type], now(self.device)
+    def steps(self, teacher_forcing: bool, count: int) -> float:
+        """Train `count` steps; returns seconds per step, data excluded."""
+        start = now(self.device)
         for _ in range(count):
-            self.update(self.batch)
+            self.update(self.batch, teacher_forcing)
         return (now(self.device) - start) / count
 
     def memory(self) -> float:
@@ -117,15 +116,11 @@ class Side:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
-    def operators(self) -> int:
-        """Operators per step."""
-        return count_operators(lambda: self.update(self.batch))
-
     def epoch(self) -> float:
-        """Clips per second in an epoch, including the time to open the data."""
+        """Clips per second in a free-running epoch, including the time to open the data."""
         start, num_clips = now(self.device), 0
         for batch in self._batches():
-            self.update(batch)
+            self.update(batch, False)
             num_clips += len(batch[0])
         return num_clips / (now(self.device) - start)
 
@@ -160,10 +155,27 @@ class Side:
         return NUM_VIDEOS * (length - 1) / generate(length)
 
 
+def measure(name: str, started: float, flags: list[str]) -> dict[str, float]:
+    """The samples of a side by the keys of `tools.benchmark.Row`; `started` is the time of its command."""
+    side, results = Side(name, options.trainer_args(flags)), {}
+    calls = CALLS[side.device.type]
+    for teacher_forcing, kind in ((False, "free"), (True, "forced")):
+        side.steps(teacher_forcing, WARM_UP_STEPS)
+        results.setdefault("start", time.time() - started)
+        results[f"step_{kind}"] = side.steps(teacher_forcing, calls)
+        results.setdefault("memory", side.memory())
+    results |= {"epoch": side.epoch(), "render": side.render()}
+    small = Side(name, options.trainer_args([*flags, *COUNT_FLAGS.split()]))
+    for teacher_forcing, kind in ((False, "free"), (True, "forced")):
+        small.steps(teacher_forcing, 1)  # creates the optimizer's state
+        results[f"operators_{kind}"] = count_operators(lambda forced=teacher_forcing: small.steps(forced, 1))
+    return results
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print the result of a method."""
-    side, method, *flags = sys.argv[1:] if argv is None else argv
-    print(getattr(Side(side, options.trainer_args(flags)), method)())
+    """Measure, and print."""
+    name, started, *flags = sys.argv[1:] if argv is None else argv
+    print(json.dumps(measure(name, float(started), flags)))
 
 
 if __name__ == "__main__":
