@@ -12,8 +12,6 @@ from image_cache import load_images, numbered_images, visible
 from runtime.cli import UserError, log
 from utils import to_float
 
-MAX_RESIDENT = 0.25  # of a GPU's free memory, for the dataset; the rest is for the training step
-
 
 class ClipBatch(NamedTuple):
     """Training clips on a device.
@@ -164,7 +162,7 @@ class ClipDataset:
 
 
 class ClipLoader:
-    """Training batches on a device. A GPU holds the whole dataset if it fits; otherwise batches are copied.
+    """Training batches on a device.
 
     Args:
         dataset: the clips.
@@ -174,26 +172,10 @@ class ClipLoader:
 
     def __init__(self, dataset: ClipDataset, device: torch.device, background: np.ndarray | None = None):
         self.dataset, self.device, self.background = dataset, device, background
-        self.resident: list[Tensor] | None = None
-        if device.type == "cuda" and self._fits():
-            self.make_resident()
-
-    def make_resident(self) -> None:
-        """Copy the dataset to the device, after which a step only sends indices."""
-        arrays = self.dataset.frames, self.dataset.poses
-        self.resident = [torch.from_numpy(np.array(array)).to(self.device) for array in arrays]
-
-    def _fits(self) -> bool:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return self.dataset.frames.nbytes + self.dataset.poses.nbytes < MAX_RESIDENT * free
 
     def load(self, indices: np.ndarray) -> ClipBatch:
         """The batch with the frames `(B, T)`, indices of the dataset."""
-        if self.resident:
-            on_device = self._copy(indices)
-            clips = [images[on_device] for images in self.resident]
-        else:
-            clips = [self._copy(images[indices]) for images in (self.dataset.frames, self.dataset.poses)]
+        clips = [self._copy(images[indices]) for images in (self.dataset.frames, self.dataset.poses)]
         if self.background is None:
             return ClipBatch(*clips)
         return ClipBatch(*clips, self._copy(self.background[self.dataset.shot_of[indices[:, -1]]]))

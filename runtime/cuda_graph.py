@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-# A recording cannot hold what happens only at first, such as the choice of an algorithm.
-WARM_UP_CALLS = 3
-
 
 class Graphed:
-    """A function of tensors that costs a single launch on CUDA, after a few warm-up calls.
+    """A function of tensors that costs a single launch on CUDA, after a call to warm up.
 
     The function computes on the device only: it reads no value back, and its control flow depends on none. It
     returns nothing, but writes to existing tensors. Each combination of shapes and settings has a graph; they
@@ -31,7 +28,7 @@ class Graphed:
     def __init__(self, function: Callable[..., None], enabled: bool = True):
         self.function, self.enabled = function, enabled
         self.seconds = 0.0
-        self._calls: dict[tuple, int] = {}
+        self._warmed_up: set[tuple] = set()
         self._graphs: dict[tuple, tuple[list[Tensor], Callable[[], None]]] = {}
         self._pool = None
 
@@ -53,8 +50,8 @@ class Graphed:
         """A call before there is a graph: it warms up, or records."""
         self.synchronize(device)
         start = time.perf_counter()
-        calls = self._calls[key] = self._calls.get(key, 0) + 1
-        if calls <= WARM_UP_CALLS:
+        if key not in self._warmed_up:  # a recording cannot hold what happens only at first
+            self._warmed_up.add(key)
             self.warm_up(device, lambda: self.function(*inputs, **settings))
             self.synchronize(device)
             self.seconds += time.perf_counter() - start

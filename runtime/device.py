@@ -11,7 +11,6 @@ from . import distributed
 from .cli import UserError, log
 
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide all GPUs
-CUDNN_TRIALS = 4  # algorithms that cuDNN times for each convolution
 
 
 def select_device(name: str | None, gpu: int) -> torch.device:
@@ -37,9 +36,6 @@ def select_device(name: str | None, gpu: int) -> torch.device:
         gpu, reason = torch.cuda.get_device_name(device), str(error).strip().split("\n")[0]
         remedy = "install a torch for it, or give --device cpu"
         raise UserError(f"torch cannot use the {gpu} ({reason}); {remedy}") from None
-    # Shapes rarely change, so a short search for fast algorithms pays.
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = CUDNN_TRIALS
     return device
 
 
@@ -99,12 +95,12 @@ def _parse(name: str | None) -> torch.device | None:
 def to_device(model: nn.Module, arch: str, device: torch.device) -> nn.Module:
     """Move a model to a device, with its weights in the memory format that is fastest there.
 
-    That is channels last, except for `unet` on CPUs, where GroupNorm of few channels per group is several
-    times slower, and for GPUs before compute capability 8.0, which lack depthwise convolutions for it.
+    That is channels last for `lab`, except on GPUs before compute capability 8.0, which lack depthwise
+    convolutions for it. For `unet` it wins nothing, and on CPUs its GroupNorm is then several times slower.
     """
-    on_cuda = device.type == "cuda"
-    contiguous = torch.cuda.get_device_capability(device) < (8, 0) if on_cuda else arch == "unet"
-    return model.to(device, memory_format=torch.contiguous_format if contiguous else torch.channels_last)
+    is_old_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    is_contiguous = arch == "unet" or is_old_gpu
+    return model.to(device, memory_format=torch.contiguous_format if is_contiguous else torch.channels_last)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

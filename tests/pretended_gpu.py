@@ -84,7 +84,6 @@ def _pretend(patch: pytest.MonkeyPatch):
         (Graphed, "synchronize", lambda *_: None),
         (runtime.device, "_num_available", lambda: 1),
         (torch.cuda, "set_device", lambda _: None),
-        (torch.cuda, "mem_get_info", lambda *_: (2**36, 2**36)),
         (torch.cuda, "get_device_capability", lambda *_: (9, 0)),
         (torch.cuda, "is_bf16_supported", lambda **_: True),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
@@ -99,21 +98,18 @@ def _pretend(patch: pytest.MonkeyPatch):
         yield gpu
 
 
-def on_gpu(function) -> None:
-    """Call a function with a GPU: with None on a real one, else with a `PretendedGPU`.
+def pretend(function, *args) -> None:
+    """Call `function(gpu, *args)` with a `PretendedGPU`.
 
     That is in a copy of this process, because torch cannot be copied any more after it has pretended.
     """
-    if torch.cuda.is_available():
-        function(None)
-        return
 
-    def pretend():
+    def call():
         with pytest.MonkeyPatch.context() as patch, _pretend(patch) as gpu:
-            function(gpu)
+            function(gpu, *args)
 
     load_libraries()
     with tempfile.TemporaryFile() as output:
-        code = wait(start(pretend, output.fileno(), output.fileno()))
+        code = wait(start(call, output.fileno(), output.fileno()))
         output.seek(0)
         assert code == 0, output.read().decode(errors="replace")[-4000:]

@@ -59,15 +59,11 @@ def test_batches_hold_the_frames_and_poses_of_their_clips(tmp_path):
     dataset = ClipDataset(flags(write_dataset(tmp_path, train=22), clips="in_order"))
     batches = dataset.batches(0, length=4, batch_size=2)
     assert len(batches) == 2
-    for resident in (False, True):
-        loader = ClipLoader(dataset, torch.device("cpu"))
-        if resident:
-            loader.make_resident()
-        frames, poses, background = loader.load(batches[1])
-        assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == torch.uint8
-        assert np.array_equal(frames[1], dataset.frames[12:16])
-        assert np.array_equal(poses[0], dataset.poses[8:12])
-        assert background is None
+    frames, poses, background = ClipLoader(dataset, torch.device("cpu")).load(batches[1])
+    assert frames.shape == poses.shape == (2, 4, 8, 16, 3) and frames.dtype == torch.uint8
+    assert np.array_equal(frames[1], dataset.frames[12:16])
+    assert np.array_equal(poses[0], dataset.poses[8:12])
+    assert background is None
 
 
 def test_background_of_a_clip_is_that_of_its_shot(tmp_path):

@@ -41,8 +41,6 @@ def generate(
     repeated = np.arange(longest)
     filled = [fill_missing_poses(video.poses, args.fill_poses) for video in videos]
     poses = torch.stack([to_float(poses[repeated.clip(max=len(poses) - 1)]) for poses in filled])
-    if device.type == "cuda":
-        poses = poses.pin_memory()  # copies do not wait for the work on the device
     first_frames = torch.stack([to_float(video.first_frame, device) for video in videos])
     generator = torch.Generator(device).manual_seed(args.seed + draw)
     settings = {"tta": args.tta, "wrap_step": Graphed if device.type == "cuda" else None, "report": report}

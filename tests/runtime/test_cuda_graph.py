@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runtime.cuda_graph import WARM_UP_CALLS, Graphed
+from runtime.cuda_graph import Graphed
 from tests.recorder import OnCPU
 
 
@@ -26,7 +26,7 @@ def test_function_is_warmed_up_then_recorded_once_for_each_shape_and_setting():
             graphed(Pair(torch.full((size,), float(step))), torch.tensor(2.0), times=times)
             expected += 2 * times * size * step
     assert total.item() == expected
-    assert (graphed.recorded, graphed.replayed) == (3, 3 * (8 - WARM_UP_CALLS))
+    assert (graphed.recorded, graphed.replayed) == (3, 3 * 7)
 
 
 def test_inputs_are_copied_into_those_that_were_recorded():
@@ -38,9 +38,9 @@ def test_inputs_are_copied_into_those_that_were_recorded():
             return lambda: replays.append(seen[-1].clone())
 
     graphed = Remembering(seen.append)
-    for step in range(WARM_UP_CALLS + 3):
+    for step in range(4):
         graphed(torch.tensor([float(step)]))
-    assert [values.item() for values in replays] == [3.0, 4.0, 5.0]
+    assert [values.item() for values in replays] == [1.0, 2.0, 3.0]
 
 
 def test_machine_without_graphs_computes_without_them_and_says_the_first_reason(capsys):
@@ -68,8 +68,7 @@ def test_memory_that_runs_out_in_a_recording_ends_the_run():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     graphed = Full(lambda values: None)
-    for _ in range(WARM_UP_CALLS):
-        graphed(torch.zeros(1))
+    graphed(torch.zeros(1))
     with pytest.raises(torch.OutOfMemoryError):
         graphed(torch.zeros(1))
 
@@ -79,15 +78,15 @@ def test_time_of_warm_up_and_recording_is_known(monkeypatch):
     monkeypatch.setattr("runtime.cuda_graph.time.perf_counter", lambda: float(next(clock)))
     graphed = OnCPU(lambda values: None)
     seconds = []
-    for _ in range(WARM_UP_CALLS + 3):
+    for _ in range(4):
         graphed(torch.zeros(1))
         seconds.append(graphed.seconds)
-    assert seconds == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+    assert seconds == [1.0, 2.0, 2.0, 2.0]
 
 
 def test_disabled_it_is_the_function():
     calls = []
     graphed = Graphed(lambda values, **settings: calls.append((values, settings)), enabled=False)
-    for _ in range(WARM_UP_CALLS + 2):
+    for _ in range(3):
         graphed("not a tensor", times=2)
-    assert calls == [("not a tensor", {"times": 2})] * (WARM_UP_CALLS + 2) and graphed.seconds == 0
+    assert calls == [("not a tensor", {"times": 2})] * 3 and graphed.seconds == 0

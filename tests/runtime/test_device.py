@@ -110,12 +110,17 @@ def test_precision_is_bf16_where_the_gpu_has_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "memory_format"), [((7, 5), torch.contiguous_format), ((8, 0), torch.channels_last)]
+    ("arch", "capability", "memory_format"),
+    [
+        ("lab", (7, 5), torch.contiguous_format),
+        ("lab", (8, 0), torch.channels_last),
+        ("unet", (8, 0), torch.contiguous_format),
+    ],
 )
-def test_old_gpus_have_no_channels_last(monkeypatch, capability, memory_format):
+def test_lab_is_channels_last_except_on_old_gpus(monkeypatch, arch, capability, memory_format):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     model = SimpleNamespace(to=lambda device, memory_format: memory_format)
-    assert to_device(model, "lab", GPU) == memory_format
+    assert to_device(model, arch, GPU) == memory_format
 
 
 @pytest.mark.parametrize(("arch", "is_channels_last"), [("lab", True), ("unet", False)])

@@ -6,7 +6,6 @@ import torch
 
 import Trainer
 from dataloader import ClipBatch
-from runtime.cuda_graph import WARM_UP_CALLS
 from tests.helpers import SMALL_RUN, random_uint8_clips
 from tests.recorder import OnCPU
 from training import options
@@ -88,7 +87,7 @@ def test_update_that_is_not_finite_changes_nothing_and_is_counted(make_run, opti
 
 def test_graph_of_the_step_trains_as_the_step_does(make_run):
     """The bookkeeping of graphs; what CUDA would replay is called instead."""
-    values, num_steps = [], WARM_UP_CALLS + 3
+    values, num_steps = [], 4
     background = torch.full((2, 8, 16, 4), 255, dtype=torch.uint8)
     batches = [random_batch(seed=seed)._replace(background=background) for seed in range(num_steps)]
     for is_graphed in (False, True):
@@ -98,4 +97,4 @@ def test_graph_of_the_step_trains_as_the_step_does(make_run):
         torch.manual_seed(2)
         values.append([step(run, batch, 0.1, forced) for batch in batches for forced in (True, False)])
     assert values[0] == values[1]
-    assert run.update.replayed == 2 * (num_steps - WARM_UP_CALLS)
+    assert run.update.replayed == 2 * (num_steps - 1)
