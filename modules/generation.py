@@ -97,6 +97,6 @@ class StreamingRollout:
 
     def _encode(self, poses: Tensor) -> Tensor:
         """The pose features of each step, for all shifted copies: `(N, count * B, c, h, w)`."""
-        folded = poses.transpose(0, 1).flatten(0, 1).to(self._frame.device, non_blocking=True)
+        folded = poses.transpose(0, 1).flatten(0, 1).to(self._frame.device)
         features = self._model.label_transformation(self._shifts.copies(folded))
         return features.unflatten(0, (self._shifts.count, -1, len(poses))).transpose(0, 1).flatten(1, 2)

@@ -86,11 +86,12 @@ def shared_gradients(*networks: nn.Module) -> Iterator[None]:
     convolutions = [module for network in networks for module in network.modules() if type(module) is Conv2d]
     if not torch.is_grad_enabled():
         convolutions = []
-    for conv in convolutions:
-        conv.uses = Uses(conv)
+    all_uses = [Uses(conv) for conv in convolutions]
     try:
+        for conv, uses in zip(convolutions, all_uses, strict=True):
+            conv.uses = uses
         yield
     finally:
-        for conv in convolutions:
-            conv.uses.parameters = None  # it refers to the uses: the cycle would outlive the step
+        for conv, uses in zip(convolutions, all_uses, strict=True):
             conv.uses = None
+            uses.parameters = None  # their graph refers to the uses: a cycle that would outlive the step

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class Graphed:
-    """A function of tensors that costs a single launch on CUDA, after a call to warm up.
+    """A function of tensors that costs a single launch on CUDA, after an eager call.
 
     The function computes on the device only: it reads no value back, and its control flow depends on none. It
     returns nothing, but writes to existing tensors. Each combination of shapes and settings has a graph; they
@@ -50,7 +50,9 @@ class Graphed:
         """A call before there is a graph: it warms up, or records."""
         self.synchronize(device)
         start = time.perf_counter()
-        if key not in self._warmed_up:  # a recording cannot hold what happens only at first
+        if (
+            key not in self._warmed_up
+        ):  # a recording must not hold what happens only once, such as initialization
             self._warmed_up.add(key)
             self.warm_up(device, lambda: self.function(*inputs, **settings))
             self.synchronize(device)

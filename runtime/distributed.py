@@ -70,8 +70,9 @@ def group() -> Iterator[None]:
     if not is_launched():
         yield
         return
-    # Named, because newer torch has only nccl where there is a GPU, and barriers are on the CPU.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # By default newer torch has only nccl on a GPU machine; `_barrier` and --device cpu need gloo.
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         if rank():

@@ -9,7 +9,7 @@ from runtime import cli
 from tests.helpers import SMALL_RUN, assert_succeeds, draw_nothing, run_script, write_dataset
 
 torch.set_num_threads(1)  # the tests run side by side
-# Tests run in forks of a process, which CUDA does not survive. tests/test_gpu.py has processes of its own.
+# Tests fork this process, and a forked process cannot use CUDA; tests/test_gpu.py spawns its processes.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # As in a terminal, and not as under nohup.
 HANDLERS = dict.fromkeys(cli.STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -26,6 +27,8 @@ LAB_FORMAT_KEYS = {"state_dict", "optimizer", "lr", "tfr", "last_epoch"}
 SIZES = {"F_dim": 8, "L_dim": 4, "N_dim": 4, "D_out_dim": 8}
 HEIGHT, WIDTH = 8, 16
 MAX_SECONDS = 300  # for a script to end
+# The user's CUDA_VISIBLE_DEVICES, which pytest's workers inherit; conftest.py hides all GPUs.
+USER_GPUS = os.environ.setdefault("USER_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 FORKS = sys.platform == "linux"  # elsewhere a fork of a process that has loaded torch may fail
 
 # A model and clips so small that an epoch takes a moment.
@@ -34,6 +37,23 @@ SMALL_MODEL = ["--arch=lab", *(f"--{name}={value}" for name, value in SIZES.item
 SMALL_UNET = ["--F_dim=8", "--L_dim=8", "--D_out_dim=8", *SMALL_PICTURES]
 # The protocol of the course lab, on small clips.
 SMALL_RUN = ["--recipe=lab", "--z=mean", *SMALL_MODEL, "--train_vi_len=4", "--num_epoch=1", "--device=cpu"]
+
+
+def has_gpu() -> bool:
+    """Whether a new process can use CUDA; asked there, because the answer would initialize CUDA here."""
+    if not torch.version.cuda or not Path("/dev/nvidiactl").exists():
+        return False
+    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    with pytest.MonkeyPatch.context() as patch:
+        show_gpus(patch)
+        return not subprocess.run([sys.executable, "-c", question], check=False).returncode
+
+
+def show_gpus(patch: pytest.MonkeyPatch) -> None:
+    """Let new processes see the GPUs that the user sees."""
+    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if USER_GPUS != "all":
+        patch.setenv("CUDA_VISIBLE_DEVICES", USER_GPUS)
 
 
 def small_model(**changes):

@@ -112,8 +112,6 @@ def test_disk_that_fills_up_under_tester_leaves_whole_files_only(dataset, tmp_pa
      "--train_vi_len=25", "--ckpt_path=nowhere.ckpt", "--resume --ckpt_path=a.ckpt"],
 )  # fmt: skip
 def test_flags_that_cannot_be(dataset, tmp_path, flags, capsys):
-    if flags == "--device=cuda" and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     argv = ["--DR", str(dataset), "--save_root", str(tmp_path / "run"), *flags.split()]
     with pytest.raises((UserError, SystemExit)) as error:  # the parser exits
         Trainer.main(argv)

@@ -4,14 +4,14 @@ import contextlib
 import io
 import json
 import multiprocessing
-from pathlib import Path
 
 import pytest
 import torch
 
 import Tester
 import Trainer
-from tests.helpers import FORKS, SMALL_PICTURES, draw_nothing
+from runtime.cuda_graph import Graphed
+from tests.helpers import FORKS, MAX_SECONDS, SMALL_PICTURES, draw_nothing, has_gpu, show_gpus
 from tests.pretended_gpu import pretend
 from training import options
 
@@ -21,15 +21,17 @@ SMALL = [
 ]  # fmt: skip
 
 pretended = pytest.mark.skipif(not FORKS, reason="pretends in copies of this process")
-real = pytest.mark.skipif(not Path("/dev/nvidia0").exists(), reason="needs an NVIDIA GPU")
+real = pytest.mark.skipif(not has_gpu(), reason="needs a GPU")
 
 
 def call_on_gpu(monkeypatch, function, *args) -> None:
-    """Call `function(None, *args)` in a new process, which sees the GPU of this machine."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    process = multiprocessing.get_context("spawn").Process(target=function, args=(None, *args))
-    process.start()
-    process.join()
+    """Call `function(None, *args)` in a new process, which sees the GPUs of this machine."""
+    with monkeypatch.context() as patch:
+        show_gpus(patch)
+        process = multiprocessing.get_context("spawn").Process(target=function, args=(None, *args))
+        process.start()
+    process.join(MAX_SECONDS)
+    process.kill()
     assert process.exitcode == 0
 
 
@@ -86,18 +88,17 @@ def test_real_gpu_renders_what_the_cpu_renders(ckpt, dataset, tmp_path, monkeypa
     for device in ("cpu", "cuda"):
         argv = ["--DR", str(dataset), "--save_root", str(tmp_path / device), "--ckpt_path", str(ckpt)]
         call_on_gpu(monkeypatch, check_tester, [*argv, f"--device={device}", *TESTER])
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         results.append(json.loads((tmp_path / device / "results.json").read_text())["average"]["psnr"])
     assert results[0] == pytest.approx(results[1], abs=0.1)
 
 
 def losses(dataset, folder, is_graphed):
     folder.mkdir()
-    graphed = Trainer.Graphed
-    Trainer.Graphed = lambda function, enabled: graphed(function, enabled and is_graphed)
+    Trainer.Graphed = lambda function, enabled: Graphed(function, enabled and is_graphed)
     run = train(
         dataset, folder, "--augment=none", "--z_dropout=0", "--precision=fp32", "--tfr=0", "--lr=1e-4"
     )
+    assert run.update.enabled == is_graphed
     return torch.tensor([[row["mse"], row["kl"]] for row in run.history.rows])
 
 
@@ -109,7 +110,7 @@ def check_graph(_gpu, dataset, folder):
 
 
 @real
-def test_graph_of_a_real_gpu_trains_as_single_operations_do(dataset, tmp_path, monkeypatch):
+def test_graph_of_a_real_gpu_trains_as_eager_mode_does(dataset, tmp_path, monkeypatch):
     call_on_gpu(monkeypatch, check_graph, dataset, tmp_path)
 
 

@@ -121,15 +121,15 @@ def render(model: VAE_Model, args, config, beginning: list[utils.VideoGrid]) -> 
     first_frame, first_pose = reference(args, config)
     wrap_step = Graphed if device.type == "cuda" else None
     total, chunks = pose_images(args, config)
-    # Entered for each chunk, because between two of them the writer of the video is at work.
-    precision = autocast(config.precision, device)
-    with precision:
-        images = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
+    images = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
+    # One context for all chunks: a recorded graph reads the bf16 weights that it caches.
+    with (
+        autocast(config.precision, device),
+        Progress(total=total, descriptions=("rendering",), unit="frame") as bar,
+    ):
         rollout = StreamingRollout(model, *images, config.tta, wrap_step)
-    with Progress(total=total, descriptions=("rendering",), unit="frame") as bar:
         for poses in chunks:
-            with precision:
-                frames = utils.to_uint8(rollout(to_float(poses)[None])[0])
+            frames = utils.to_uint8(rollout(to_float(poses)[None])[0])
             grid = utils.comparison(poses, frames, None)
             if len(beginning) * POSE_CHUNK < MAX_GIF_FRAMES:
                 beginning.append(grid)

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 # Newton-Schulz iteration towards singular values of 1 (Jordan et al. 2024): its coefficients and its length.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-SIZE_STEP = 32  # matrices whose sizes differ by less are one batch: fewer, larger products
+SIZE_STEP = 32  # shorter sides are padded to a multiple of this; those of equal size are one batch
 MOMENTUM = 0.95
 # Root mean square of an update at a learning rate of 1, as AdamW's is (Liu et al. 2025, section 2.2).
 UPDATE_RMS = 0.2
@@ -27,8 +27,8 @@ def orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
     batches, products = defaultdict(list), {}
     for index, x in enumerate(wide):
         batches[math.ceil(len(x) / SIZE_STEP) * SIZE_STEP].append(index)
-    for size, indices in batches.items():  # padded with zeros, which stay zero
-        grams = [pad(x @ x.mT, (0, size - len(x)) * 2) for x in map(wide.__getitem__, indices)]
+    for size, indices in batches.items():  # padding does not mix with a matrix, and is cut off
+        grams = [pad(x @ x.mT, (0, size - len(x)) * 2) for x in (wide[index] for index in indices)]
         products |= zip(indices, _iterate(torch.stack(grams)), strict=True)
     wide = [products[index][: len(x), : len(x)] @ x for index, x in enumerate(wide)]
     return [x if x.shape == matrix.shape else x.mT for x, matrix in zip(wide, matrices, strict=True)]

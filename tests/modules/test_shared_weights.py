@@ -59,7 +59,7 @@ def test_convolution_has_one_weight_gradient_within_the_block_only():
 
 
 def test_nothing_of_a_step_is_left_after_it():
-    """Else CUDA's next step meets gradients of another stream, and torch warns."""
+    """Otherwise AccumulateGrad nodes outlive it, and torch warns of a stream mismatch on CUDA."""
     conv, x = Conv2d(3, 4, 3), torch.rand(2, 3, 5, 5)
     gc.collect()
     gc.disable()

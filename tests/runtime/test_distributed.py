@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import Trainer
+from modules import VAE_Model
 from runtime import cli
 from tests.helpers import FORKS, ROOT, SMALL_UNET, load_libraries, one_thread, start, wait
 from training import checkpoint
@@ -88,6 +89,20 @@ def test_two_ranks_learn_what_one_learns_with_twice_the_batch(dataset, tmp_path)
     assert_same_curve(resumed, one)
 
 
+@pytest.mark.usefixtures("no_images")
+def test_ranks_average_shared_gradients(dataset, tmp_path, monkeypatch):
+    """As on GPUs, where a rollout has one gradient per weight."""
+    forward = VAE_Model.forward
+    monkeypatch.setattr(
+        VAE_Model, "forward", lambda *args, share_gradients: forward(*args, share_gradients=True)
+    )
+    flags = ["--tfr=0", "--num_epoch=1"]
+    Trainer.main(command(dataset, tmp_path / "one", "--batch_size=4", *flags))
+    codes, _, errors = run_on_ranks(command(dataset, tmp_path / "two", "--batch_size=2", *flags))
+    assert codes == [0, 0], errors
+    assert_same_curve(tmp_path / "two", tmp_path / "one")
+
+
 def test_user_s_error_is_said_once_and_ends_all_ranks(tmp_path):
     codes, _, errors = run_on_ranks(command(tmp_path / "nowhere", tmp_path / "run"))
     assert codes == [2, 2] and "Traceback" not in errors
@@ -109,6 +124,7 @@ def test_rank_with_other_data_ends_all_ranks(dataset, tmp_path, monkeypatch):
 
 LAUNCH = """
 import Trainer
+from modules import VAE_Model
 from runtime import cli
 cli.prepare()
 Trainer.num_gpus = lambda name, gpu: gpu  # processes on the CPU
