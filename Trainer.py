@@ -105,7 +105,7 @@ class Run:
         args, device, budget = self.args, self.device, self.budget
         step_iterator = schedules.epoch_steps(args, budget, epoch, self.updates, self.batch_maker(epoch))
         sums, steps, seconds_before = Counter(), [], budget.seconds
-        start = time.perf_counter() - self.update.seconds  # warming up and recording graphs does not count
+        start = time.perf_counter() - self.update.seconds  # recording graphs does not count
         self.model.train()
         with Progress(step_iterator, total=budget.steps_per_epoch, disable=not self.is_writer) as bar:
             for step in bar:

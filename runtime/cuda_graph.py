@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class Graphed:
-    """A function of tensors that costs a single launch on CUDA, after an eager call.
+    """A function of tensors that costs a single launch on CUDA, after a first call.
 
     The function computes on the device only: it reads no value back, and its control flow depends on none. It
     returns nothing, but writes to existing tensors. Each combination of shapes and settings has a graph; they
@@ -22,13 +22,12 @@ class Graphed:
         enabled: otherwise calls go to the function.
 
     Attributes:
-        seconds: time of all warm-up calls and recordings so far.
+        seconds: time of all first calls so far.
     """
 
     def __init__(self, function: Callable[..., None], enabled: bool = True):
         self.function, self.enabled = function, enabled
         self.seconds = 0.0
-        self._warmed_up: set[tuple] = set()
         self._graphs: dict[tuple, tuple[list[Tensor], Callable[[], None]]] = {}
         self._pool = None
 
@@ -44,20 +43,13 @@ class Graphed:
                 recorded.copy_(tensor, non_blocking=True)
             replay()
         else:
-            self._prepare(key, tensors[0].device, inputs, settings)
+            self._first_call(key, tensors[0].device, inputs, settings)
 
-    def _prepare(self, key: tuple, device: torch.device, inputs: tuple, settings: dict) -> None:
-        """A call before there is a graph: it warms up, or records."""
+    def _first_call(self, key: tuple, device: torch.device, inputs: tuple, settings: dict) -> None:
+        """An eager call, which initializes what a recording must not hold; then the recording."""
         self.synchronize(device)
         start = time.perf_counter()
-        if (
-            key not in self._warmed_up
-        ):  # a recording must not hold what happens only once, such as initialization
-            self._warmed_up.add(key)
-            self.warm_up(device, lambda: self.function(*inputs, **settings))
-            self.synchronize(device)
-            self.seconds += time.perf_counter() - start
-            return
+        self.warm_up(device, lambda: self.function(*inputs, **settings))
         clones = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
         try:
             replay = self.record(device, lambda: self.function(*clones, **settings))
@@ -70,8 +62,8 @@ class Graphed:
                 error = error.__context__
             reason = str(error).strip().split("\n")[0]
             print(f"no CUDA graph here ({reason}): operations are launched one by one", file=sys.stderr)
+        self.synchronize(device)
         self.seconds += time.perf_counter() - start
-        self(*inputs, **settings)
 
     def warm_up(self, device: torch.device, function: Callable[[], None]) -> None:
         """Call a function on a side stream, which a computation needs before it can be recorded."""

@@ -26,7 +26,7 @@ from training.meter import Meter
 from training.optimizers import make_optimizer
 from utils import to_float
 
-WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the second
+WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the first
 CALLS = {"cpu": 2, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
 NUM_VIDEOS = 6  # to render, as in the course's test set
 # Operators are counted in fp32, as the reference computes, and on small images, which changes no count.
