@@ -78,7 +78,7 @@ class Run:
             self.first_epoch, self.updates = self.checkpoints.restore(args.ckpt_path, checkpoint)
         self.budget = Budget(args, self.batch_maker(0), self.history.seconds)
         self.loader = ClipLoader(self.dataset, self.device, self.background)
-        # CUDA replays the step as a graph, which cannot hold communication between ranks.
+        # CUDA replays the step as a graph; a graph with communication between ranks is not tested.
         is_graphed = self.device.type == "cuda" and distributed.world_size() == 1
         self.update = Graphed(self.training_step, enabled=is_graphed)
 
