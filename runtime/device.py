@@ -69,8 +69,10 @@ def _why_unusable() -> str | None:
 def num_gpus(name: str | None, gpu: int) -> int:
     """Number of GPUs of this machine to use, by `--device` and `--gpu`."""
     wanted, available = _parse(name), _num_available()
-    if not available or gpu < 2 or (wanted and (wanted.type == "cpu" or wanted.index is not None)):
+    if not available or gpu < 2 or (wanted and wanted.type == "cpu"):
         return 1
+    if wanted and wanted.index is not None:
+        raise UserError(f"--device {name} is one GPU; give --device cuda with --gpu {gpu}")
     if gpu > available:
         log(f"--gpu {gpu}: {available} found, using {available}")
     return min(gpu, available)

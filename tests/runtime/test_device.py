@@ -50,7 +50,9 @@ def test_number_of_gpus_is_what_is_asked_for_and_at_most_what_there_is(machine, 
     assert num_gpus(None, 3) == 2
     assert "--gpu 3: 2 found, using 2" in capsys.readouterr().out
     assert num_gpus("cuda", 2) == 2
-    assert num_gpus("cuda:1", 2) == num_gpus("cpu", 2) == 1
+    assert num_gpus("cuda:1", 1) == num_gpus("cpu", 2) == 1
+    with pytest.raises(UserError, match="--device cuda:1 is one GPU; give --device cuda with --gpu 2"):
+        num_gpus("cuda:1", 2)
     machine(0)
     assert num_gpus(None, 2) == 1
 
