@@ -8,26 +8,25 @@ import argparse
 import io
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.serialization import safe_globals
 
 from modules import VAE_Model
 from runtime import files, run_dir
 from runtime.cli import UserError, log
 from runtime.device import to_device
 
-from . import options
+from . import course_checkpoint, options
 from .checkpoint_format import FORMAT_VERSION, upgraded
 from .checkpoint_validation import check_optimizer, check_weights
 from .history import History
 from .optimizers import load_optimizer
-
-# A checkpoint of the course holds no flags. It is rendered with z = 0, which scores higher than samples.
-COURSE_FLAGS = {"recipe": "lab", "z": "mean"}
 
 
 def load_for_inference(
@@ -70,23 +69,31 @@ def read(path: Path) -> dict:
     try:
         if zipfile.is_zipfile(path) and (part := zipfile.ZipFile(path).testzip()):
             raise ValueError(f"{part} differs from its checksum")  # torch.load does not compare them
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals(course_checkpoint.harmless_types()):
             warnings.simplefilter("ignore")  # about unusual pickles, which fail anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
-    except pickle.UnpicklingError:
-        what = "damaged, or it holds more than tensors and plain values (it may run code)"
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        what = (
+            f"{name[1]} in it may run code; save the state_dict only"
+            if name
+            else "damaged, or it may run code"
+        )
         raise UserError(f"{path}: not loaded: {what}") from None
     except Exception as error:  # the unpickler raises errors of any kind for arbitrary bytes
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise UserError(f"{path}: damaged, or not a checkpoint ({reason})") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path}: not a checkpoint, it has no state_dict")
-    version = checkpoint.get("format_version", FORMAT_VERSION)
-    if version not in (1, FORMAT_VERSION):
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: not a checkpoint")
+    if not is_own(checkpoint):
+        return course_checkpoint.converted(path, checkpoint)
+    if (version := checkpoint["format_version"]) not in (1, FORMAT_VERSION):
         raise UserError(f"{path}: written by a newer version of this program")
-    return upgraded(checkpoint) if version == 1 and is_complete(checkpoint) else checkpoint
+    if not all(isinstance(checkpoint.get(name), dict) for name in ("state_dict", "args")):
+        raise UserError(f"{path}: damaged, it lacks state_dict or args")
+    return upgraded(checkpoint) if version == 1 else checkpoint
 
 
 def write(path: Path, checkpoint: dict) -> None:
@@ -97,20 +104,22 @@ def write(path: Path, checkpoint: dict) -> None:
     files.write(path, buffer.getvalue())
 
 
-def is_complete(checkpoint: dict) -> bool:
-    """Whether a checkpoint has everything that a resume needs; those of the course have only weights."""
-    return {"format_version", "args"} <= checkpoint.keys()
+def is_own(checkpoint: dict) -> bool:
+    """Whether a checkpoint is of this project, and has all that a resume needs; the course's have weights."""
+    return "format_version" in checkpoint
 
 
 def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
-    """Load a checkpoint's weights, after checking that they fit."""
+    """Load a checkpoint's weights if they fit; of one of the course, print what is left out."""
+    if left_out := checkpoint.get("left_out"):
+        log(f"{path}: a checkpoint of the course; left out: {', '.join(left_out)}")
     check_weights(path, checkpoint["state_dict"], model.state_dict())
     model.load_state_dict(checkpoint["state_dict"])
 
 
 def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argparse.Namespace:
     """Every flag, by the checkpoint and the command line, which must not contradict its model."""
-    checkpoint_args = checkpoint["args"] if is_complete(checkpoint) else COURSE_FLAGS
+    checkpoint_args = checkpoint["args"]
     for name in options.MODEL_FLAGS:
         if name in cli_args and cli_args[name] != checkpoint_args.get(name, cli_args[name]):
             values = f"{checkpoint_args[name]}, not {cli_args[name]}"
@@ -141,7 +150,7 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
         args = _resolve(options.TRAINER, cli_args, path, checkpoint)
     options.require_dataset(args, "DR" in cli_args)
     for name in ("optim", "seed") if resume else ():
-        former = checkpoint["args"].get(name, getattr(args, name)) if is_complete(checkpoint) else None
+        former = checkpoint["args"].get(name, getattr(args, name)) if is_own(checkpoint) else None
         if getattr(args, name) != former:
             remedy = "--ckpt_path with another --save_root starts a branch with another"
             raise UserError(f"--{name} {getattr(args, name)}: the run has {former}; {remedy}")
@@ -205,9 +214,10 @@ class Checkpoints:
             UserError: the checkpoint does not fit the run, or is damaged.
         """
         load_weights(self.model, path, checkpoint)
-        if not is_complete(checkpoint):
+        if not is_own(checkpoint):
             log(f"{path}: in the course's format; the optimizer starts without a state")
-            return checkpoint.get("last_epoch", -1) + 1, 0
+            epoch = checkpoint["last_epoch"]
+            return 0 if epoch is None else epoch + 1, 0
         try:
             self._restore_state(path, checkpoint)
             return checkpoint["last_epoch"] + 1, checkpoint["step"]
