@@ -68,10 +68,13 @@ def split_shots(numbers: list[int]) -> list[np.ndarray]:
 
     A jump is a step that differs from the most frequent one.
     """
-    steps = np.diff(numbers)
-    values, counts = np.unique(steps, return_counts=True)
-    usual = values[counts.argmax()] if len(steps) else 1
-    return np.split(np.arange(len(numbers)), np.flatnonzero(steps != usual) + 1)
+    return np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != usual_step(numbers)) + 1)
+
+
+def usual_step(numbers: list[int]) -> int:
+    """The most frequent step between the numbers of two frames."""
+    values, counts = np.unique(np.diff(numbers), return_counts=True)
+    return int(values[counts.argmax()]) if len(values) else 1
 
 
 def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -231,46 +234,64 @@ def load_test_videos(args) -> list[Video]:
     for name in names:
         if not (images / name).is_dir():
             raise UserError(f"{labels / name}: has no first frame, {images / name} is missing")
-        first = list(numbered_images(images / name).values())[:1]
-        (first_frame,) = load_images(args.DR, f"test-img-{name}", first, size, args.num_workers)
-        entries = list(numbered_images(labels / name).values())
+        first_number, first = next(iter(numbered_images(images / name).items()))
+        (first_frame,) = load_images(args.DR, f"test-img-{name}", [first], size, args.num_workers)
+        entries = numbered_images(labels / name)
         length = _video_length(f"{labels / name}", len(entries), args.val_vi_len)
-        poses = load_images(args.DR, f"test-label-{name}", entries, size, args.num_workers)
-        truth, source = _true_frames(args, name, length)
+        poses = load_images(args.DR, f"test-label-{name}", list(entries.values()), size, args.num_workers)
+        numbers = list(entries)[:length]
+        if first_number != numbers[0]:
+            log(f"{first.path}: used with the first pose, number {numbers[0]}")
+        for shot in split_shots(numbers)[1:]:
+            before, after = numbers[shot[0] - 1], numbers[shot[0]]
+            log(f"{labels / name}: no poses between {before} and {after}")
+        truth, source = _true_frames(args, name, numbers, min(first_number, numbers[0]))
         videos.append(Video(int(name), np.array(poses[:length]), np.array(first_frame), truth, source))
     return videos
 
 
-def _true_frames(args, name: str, length: int) -> tuple[Tensor | None, str | None]:
+def _true_frames(args, name: str, numbers: list[int], first_number: int) -> tuple[Tensor | None, str | None]:
     """True frames of a test video, `(T, 3, H, W)` in [0, 1], and their source; None if there are none.
 
-    Images in `DR/test/test_gt/{i}` come first, then `GT{i}.csv` in `DR/Demo_Test` or `./Demo_Test` (one
-    line per frame, channel first).
+    Images in `DR/test/test_gt/{i}` come first, with the numbers of the poses, then `GT{i}.csv` in
+    `DR/Demo_Test` or `./Demo_Test`: a line per frame, channel first.
+
+    Args:
+        numbers: of the poses, in order.
+        first_number: of the first frame, that of the first line of a CSV.
 
     Raises:
-        UserError: the truth has another shape, or values outside of [0, 1].
+        UserError: a true frame is missing, has another shape, or values outside of [0, 1].
     """
     size = (args.frame_H, args.frame_W)
     folder = args.DR / "test" / "test_gt" / name
     if folder.is_dir():
-        entries = list(numbered_images(folder).values())
-        if len(entries) < length:
-            raise UserError(f"{folder}: {len(entries)} true frames for {length} poses")
-        images = load_images(args.DR, f"test-gt-{name}", entries, size, args.num_workers)
-        return to_float(images[:length]), str(folder)
+        entries = numbered_images(folder)
+        if missing := [number for number in numbers if number not in entries]:
+            raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
+        images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
+        return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
+    rows = (np.array(numbers) - first_number) // usual_step(numbers)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
         path = folder / f"GT{name}.csv"
         if path.is_file():
-            return _read_truth(path, length, size), str(path)
+            return _read_truth(path, rows, size), str(path)
     return None, None
 
 
-def _read_truth(path: Path, length: int, size: tuple[int, int]) -> Tensor:
-    height, width = size
+def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """The frames of some rows of a truth CSV."""
+    (height, width), length = size, rows[-1] + 1
     try:
-        with path.open() as file:
-            comma = "," in file.readline()
-        table = np.loadtxt(path, np.float32, delimiter="," if comma else None, ndmin=2)
+        with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
+            line = file.readline()
+            if not line.strip():
+                raise ValueError("the first line is empty")
+            delimiter = next((mark for mark in ";," if mark in line), None)
+            file.seek(0)
+            # Where values are separated by semicolons, decimals may have commas.
+            lines = (line.replace(",", ".") for line in file) if delimiter == ";" else file
+            table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2)
     except ValueError as error:
         raise UserError(f"{path}: is not a table of numbers ({error})") from None
     if len(table) < length or table.shape[1] != 3 * height * width:
@@ -280,4 +301,4 @@ def _read_truth(path: Path, length: int, size: tuple[int, int]) -> Tensor:
         )
     if not ((table >= 0) & (table <= 1)).all():
         raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
-    return torch.from_numpy(table[:length].reshape(length, 3, height, width))
+    return torch.from_numpy(table[rows].reshape(len(rows), 3, height, width))

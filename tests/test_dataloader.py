@@ -129,18 +129,55 @@ def test_test_videos_come_in_the_order_of_their_numbers(tmp_path):
     assert videos[3].first_frame.shape == (8, 16, 3) and videos[3].poses.shape == (2, 8, 16, 3)
 
 
-@pytest.mark.parametrize("delimiter", [" ", ","])
-def test_truth_from_csv_is_that_from_images(tmp_path, delimiter):
+@pytest.mark.parametrize(
+    ("delimiter", "change"),
+    [
+        (" ", lambda text: text),
+        (",", lambda text: text),
+        (";", lambda text: text),
+        (";", lambda text: text.replace(".", ",")),
+        (",", lambda text: "\ufeff" + text),
+        (",", lambda text: text.replace("\n", "\r\n")),
+        (", ", lambda text: text + "\n"),
+    ],
+)
+def test_truth_from_csv_is_that_from_images(tmp_path, delimiter, change):
     root = write_dataset(tmp_path, sequences=1)
     (video,) = load_test_videos(flags(root))
     assert video.truth_source.endswith("test_gt/0") and video.truth.shape == (6, 3, 8, 16)
     (root / "test" / "test_gt").rename(root / "test_gt")
     assert load_test_videos(flags(root))[0].truth is None
     (root / "Demo_Test").mkdir()
-    np.savetxt(root / "Demo_Test" / "GT0.csv", video.truth.flatten(1).numpy(), delimiter=delimiter)
+    path = root / "Demo_Test" / "GT0.csv"
+    np.savetxt(path, video.truth.flatten(1).numpy(), delimiter=delimiter)
+    path.write_bytes(change(path.read_text()).encode())
     (from_csv,) = load_test_videos(flags(root))
     assert from_csv.truth_source.endswith("GT0.csv")
     torch.testing.assert_close(from_csv.truth, video.truth, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", [[0], [3], [5], [2, 3]])
+@pytest.mark.parametrize("has_csv", [False, True])
+@pytest.mark.parametrize("step", [1, 33])
+def test_poses_and_truth_are_paired_by_number(tmp_path, capsys, missing, has_csv, step):
+    root = write_dataset(tmp_path, sequences=1, test=8)
+    for folder in ("test_img", "test_label", "test_gt"):
+        for path in sorted((root / "test" / folder / "0").iterdir()):
+            path.rename(path.with_name(f"t{int(path.stem[5:]) * step}.png"))
+    (whole,) = load_test_videos(flags(root, val_vi_len=None))
+    if has_csv:
+        (root / "test" / "test_gt").rename(root / "test_gt")
+        (root / "Demo_Test").mkdir()
+        np.savetxt(root / "Demo_Test" / "GT0.csv", whole.truth.flatten(1).numpy())
+    for index in missing:
+        (root / "test" / "test_label" / "0" / f"t{index * step}.png").unlink()
+    capsys.readouterr()
+    (video,) = load_test_videos(flags(root, val_vi_len=None))
+    left = [index for index in range(8) if index not in missing]
+    assert np.array_equal(video.poses, whole.poses[left])
+    torch.testing.assert_close(video.truth, whole.truth[left], rtol=0, atol=1e-6)
+    said = f"used with the first pose, number {step}" if missing == [0] else "no poses between "
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -151,6 +188,7 @@ def test_truth_from_csv_is_that_from_images(tmp_path, delimiter):
         (np.full((6, 3 * HEIGHT * WIDTH), np.nan), "NaN"),
         (np.full((6, 3 * HEIGHT * WIDTH), 255.0), r"\[0, 1\]"),
         (b"hello, world\n", "not a table"),
+        (b"", "first line is empty"),
         ("1,2\n".encode("utf-16"), "not a table"),
     ],
 )
