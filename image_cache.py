@@ -4,6 +4,7 @@ The images of a folder are one uint8 array `(N, H, W, 3)`, so a later run starts
 larger than memory. Images are resized by torchvision, bilinear and antialiased, as in the course.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from runtime import files
+from runtime import files, run_dir
 from runtime.cli import UserError, log
 from runtime.progress import Progress
 
@@ -120,7 +121,7 @@ def _decode_into(array: np.ndarray, entries: list[os.DirEntry], workers: int, na
 def _build_cache(path: Path, shape: tuple, entries: list, workers: int, name: str) -> None:
     """Decode into a file that is renamed to `path` when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
+    with run_dir.shared(path.parent), files.replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         with temporary.open("r+b") as file:
             # A write to a mapped file on a full disk kills the process; a refused reservation is an error.
@@ -128,6 +129,7 @@ def _build_cache(path: Path, shape: tuple, entries: list, workers: int, name: st
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         _decode_into(array, entries, workers, name)
         array.flush()
+        del array  # Windows renames no file that is mapped
 
 
 def _open_cache(path: Path, shape: tuple) -> np.ndarray | None:
@@ -168,7 +170,8 @@ def load_images(
             continue
         for old in folder.glob(f"{prefix}*.npy"):
             if old.name != file_name:
-                old.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # on Windows, while another process reads it
+                    old.unlink(missing_ok=True)
         return _open_cache(folder / file_name, shape)
     log(f"{name}: no cache folder can be written, so images are decoded in each run")
     array = np.empty(shape, np.uint8)

@@ -3,6 +3,7 @@
 This module does not import torch: a script imports it first, and Ctrl-C works while torch loads.
 """
 
+import builtins
 import contextlib
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 USER_ERROR = 2  # exit code
 # Windows has no SIGHUP, which says that the terminal was closed.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_HANDLERS: dict = {}  # those before `prepare`
 
 
 class UserError(Exception):
@@ -67,11 +69,13 @@ def _stop(signum, _frame):
 
 def prepare() -> None:
     """Set up a script before it imports large libraries: a signal ends it with one line."""
+    _HANDLERS.update({signum: signal.getsignal(signum) for signum in STOP_SIGNALS})
     _handle(_quit)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the script began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        with contextlib.suppress(AttributeError):  # a notebook or IDLE has streams of its own
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         Path.home()
     except RuntimeError:  # users without a home, as in containers: several libraries need one
@@ -96,11 +100,20 @@ def run(main: Callable[[], None]) -> None:
         if not _is_out_of_memory(error):
             raise
         print_error(f"out of memory ({error}); use smaller frames, clips, batches or networks")
-    ignore_signals()  # the rest takes moments
+    if _in_notebook():
+        for signum, handler in _HANDLERS.items():
+            signal.signal(signum, handler)
+    else:
+        ignore_signals()  # the rest takes moments
     _flush()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         os._exit(code)  # a thread of gloo can abort the interpreter's own exit
     sys.exit(code)
+
+
+def _in_notebook() -> bool:
+    """Whether the process goes on after the script, in IPython or IDLE."""
+    return hasattr(builtins, "__IPYTHON__") or "idlelib" in sys.modules
 
 
 def _flush() -> None:

@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             temporary.touch(exist_ok=False)
             yield temporary
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows flushes no file that is open for reading only
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:

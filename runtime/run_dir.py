@@ -48,6 +48,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Write to a folder together with other processes; removes unfinished files if no other is writing."""
+    with (folder / LOCK).open("w") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # another process writes, or the file system has no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.remove_unfinished(folder)
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 def tidy(folder: Path) -> None:
     """Remove unfinished files, unless a training run writes to the folder."""
     if not (folder / LOCK).exists():

@@ -1,4 +1,7 @@
 import os
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +11,9 @@ from PIL import Image
 
 import image_cache
 from image_cache import load_images, numbered_images, read_image
+from runtime import run_dir
 from runtime.cli import UserError
-from tests.helpers import write_pictures
+from tests.helpers import FORKS, start, wait, write_pictures
 
 
 def load(root, size=(8, 16)):
@@ -17,7 +21,7 @@ def load(root, size=(8, 16)):
 
 
 def cache_files(root):
-    return sorted((root / ".frame_cache").iterdir())
+    return sorted(path for path in (root / ".frame_cache").iterdir() if path.name != run_dir.LOCK)
 
 
 @pytest.fixture
@@ -139,6 +143,47 @@ def test_interrupted_decoding_leaves_no_cache(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load(root)
     assert cache_files(root) == []
+
+
+@pytest.mark.skipif(not FORKS, reason="kills copies of this process")
+def test_file_of_killed_decoding_is_removed_but_not_that_of_a_living_process(root, monkeypatch):
+    def decode_forever():
+        monkeypatch.setattr(image_cache, "read_image", lambda *_: time.sleep(100))
+        load(root)
+
+    first, second = start(decode_forever), start(decode_forever)
+    while len(cache_files(root)) < 2:
+        time.sleep(0.01)
+    os.kill(first, signal.SIGKILL)
+    wait(first)
+    load(root, (4, 4))
+    assert len(cache_files(root)) == 3, "the second still writes"
+    os.kill(second, signal.SIGKILL)
+    wait(second)
+    load(root, (4, 8))
+    assert len(cache_files(root)) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux for the mapped files")
+def test_cache_is_not_mapped_when_it_is_renamed(root, monkeypatch):
+    """Windows renames no mapped file, and removes none that another process reads."""
+    replace, unlink, mapped = Path.replace, Path.unlink, []
+
+    def renamed(path, target):
+        mapped.append(str(path) in Path("/proc/self/maps").read_text())
+        return replace(path, target)
+
+    def removed(path, missing_ok=False):
+        if path.suffix == ".npy" and "tmp" not in path.name:
+            raise PermissionError("used by another process")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "unlink", removed)
+    for number in (7, 8):
+        write_pictures(root / "img", 1, seed=number, numbers=[number])
+        load(root)
+    assert mapped == [False, False]
 
 
 def test_cache_lies_in_the_user_s_folder_where_the_data_cannot_be_written(

@@ -1,4 +1,4 @@
-"""Processes that the tools start. They end when the tool ends, even if it is killed."""
+"""Processes that the tools start. They end when the tool ends; on Linux even if it is killed."""
 
 import ctypes
 import os
@@ -12,11 +12,10 @@ from runtime.cli import UserError
 
 
 def _end_with(parent: int) -> None:
-    """Have Linux send this process SIGTERM when its parent ends; does nothing on other systems."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it has ended before
-            os.kill(os.getpid(), signal.SIGTERM)
+    """Have Linux send this process SIGTERM when its parent ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it has ended before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(command: list, output: bool = False, **settings) -> str:
@@ -31,7 +30,9 @@ def run(command: list, output: bool = False, **settings) -> str:
         UserError: its exit code is not 0; it has printed the reason.
     """
     words = [str(word) for word in command]
-    settings |= {"stdout": subprocess.PIPE if output else None, "preexec_fn": partial(_end_with, os.getpid())}
+    settings["stdout"] = subprocess.PIPE if output else None
+    if sys.platform == "linux":  # Windows refuses a preexec_fn
+        settings["preexec_fn"] = partial(_end_with, os.getpid())
     with subprocess.Popen(words, text=True, **settings) as process:
         try:
             printed, _ = process.communicate()

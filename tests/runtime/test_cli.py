@@ -1,6 +1,8 @@
 """How a script ends: signals at any moment, output that nobody reads, refusals of the system."""
 
+import builtins
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -82,6 +84,26 @@ def test_signal_after_the_end_of_main_changes_nothing():
             time.sleep(0.01)  # a handler would be called now
 
     assert outcome(end) == (0, "")
+
+
+def test_notebook_goes_on_after_the_script(monkeypatch):
+    """In IPython, with streams that have neither a file number nor `reconfigure`."""
+
+    def notebook():
+        builtins.__IPYTHON__ = True
+        before = signal.getsignal(signal.SIGINT)
+        sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+        for main, code in ((lambda: print("trained"), 0), (raise_user_error, cli.USER_ERROR)):
+            with pytest.raises(SystemExit) as end:
+                script(main)
+            assert end.value.code == code and signal.getsignal(signal.SIGINT) is before
+        assert "trained" in sys.stdout.getvalue() and "a mistake" in sys.stderr.getvalue()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+    def raise_user_error():
+        raise cli.UserError("a mistake")
+
+    assert outcome(notebook)[0] == 0
 
 
 def test_nohup_is_respected():

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -40,3 +41,17 @@ def test_copy_keeps_its_data_when_the_source_is_replaced(tmp_path, monkeypatch, 
     files.write(tmp_path / "last", "second")
     assert (tmp_path / "best").read_text() == "first"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["best", "last"]
+
+
+def test_file_is_flushed_by_a_handle_that_may_write(tmp_path, monkeypatch):
+    """As Windows demands, which otherwise refuses with EBADF."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def fsync(descriptor):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write(tmp_path / "a.txt", "text")
+    files.copy(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert (tmp_path / "b.txt").read_text() == "text"

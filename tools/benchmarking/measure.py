@@ -4,7 +4,7 @@ python -m tools.benchmarking.measure {product,reference} STARTED [flags of Train
 """
 
 import json
-import resource
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +25,11 @@ from training.augment import needs_background
 from training.meter import Meter
 from training.optimizers import make_optimizer
 from utils import to_float
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the first
 CALLS = {"cpu": 2, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
@@ -110,9 +115,11 @@ class Side:
         return (now(self.device) - start) / count
 
     def memory(self) -> float:
-        """Peak memory in MiB: of the GPU if it is used, else of this process."""
+        """Peak memory in MiB: of the GPU if it is used, else of this process; NaN on Windows."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
+        if resource is None:
+            return math.nan
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
