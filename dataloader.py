@@ -12,6 +12,8 @@ from image_cache import load_images, numbered_images, visible
 from runtime.cli import UserError, log
 from utils import to_float
 
+MIN_TIME_STEP = 8  # milliseconds: 120 frames per second
+
 
 class ClipBatch(NamedTuple):
     """Training clips on a device.
@@ -66,15 +68,25 @@ def _paired_images(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:
 def split_shots(numbers: list[int]) -> list[np.ndarray]:
     """The shots: runs of frames whose numbers do not jump, as indices into `numbers`.
 
-    A jump is a step that differs from the most frequent one.
+    A jump is a step that differs from the usual one, by more than 1 if the numbers are rounded times.
     """
-    return np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != usual_step(numbers)) + 1)
+    steps, usual = np.diff(numbers), usual_step(numbers)
+    return np.split(np.arange(len(numbers)), np.flatnonzero(abs(steps - usual) > _tolerance(usual)) + 1)
 
 
-def usual_step(numbers: list[int]) -> int:
-    """The most frequent step between the numbers of two frames."""
-    values, counts = np.unique(np.diff(numbers), return_counts=True)
-    return int(values[counts.argmax()]) if len(values) else 1
+def usual_step(numbers: list[int]) -> float:
+    """The most frequent step between the numbers of two frames; of rounded times, the mean of such steps."""
+    steps = np.diff(numbers)
+    if not len(steps):
+        return 1
+    values, counts = np.unique(steps, return_counts=True)
+    usual = values[counts.argmax()]
+    return steps[abs(steps - usual) <= _tolerance(usual)].mean()
+
+
+def _tolerance(step: float) -> int:
+    # Times in milliseconds, such as 33, 67, 100; smaller numbers count frames.
+    return 1 if step >= MIN_TIME_STEP else 0
 
 
 def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -271,7 +283,7 @@ def _true_frames(args, name: str, numbers: list[int], first_number: int) -> tupl
             raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
         images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
         return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
-    rows = (np.array(numbers) - first_number) // usual_step(numbers)
+    rows = np.rint((np.array(numbers) - first_number) / usual_step(numbers)).astype(int)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
         path = folder / f"GT{name}.csv"
         if path.is_file():

@@ -1,11 +1,13 @@
-"""Numbered PNG files -> one array on disk, decoded and resized once.
+"""Numbered image files -> one array on disk, decoded and resized once.
 
 The images of a folder are one uint8 array `(N, H, W, 3)`, so a later run starts at once and a split may be
 larger than memory. Images are resized by torchvision, bilinear and antialiased, as in the course.
 """
 
 import contextlib
+import functools
 import hashlib
+import io
 import os
 import re
 import stat
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from runtime import files, run_dir
 from runtime.cli import UserError, log
@@ -22,6 +24,9 @@ from runtime.progress import Progress
 
 CACHE_FOLDER = ".frame_cache"
 USER_CACHE = "pose-video-cvae"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FOREIGN = {"@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini"}  # of file servers and other systems
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def _folder(path: Path) -> Path:
@@ -33,26 +38,35 @@ def _folder(path: Path) -> Path:
 
 
 def visible(folder: Path) -> list[os.DirEntry]:
+    """The entries of a folder, without hidden ones and those that other systems leave behind."""
     with os.scandir(_folder(folder)) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in FOREIGN]
 
 
 def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
-    """The PNGs of a folder by the last number in their names, in that order."""
+    """The images of a folder by the last number in their names, in that order; other files are counted."""
     images: dict[int, os.DirEntry] = {}
+    num_others = 0
     for entry in visible(folder):
-        if not entry.name.lower().endswith(".png"):
+        if not entry.name.lower().endswith(SUFFIXES):
+            num_others += 1
             continue
-        digits = re.findall(r"\d+", entry.name[:-4])
+        digits = re.findall(r"\d+", entry.name.rpartition(".")[0])
         if not digits:
             raise UserError(f"{entry.path}: no number in the name, so its place in the video is unknown")
         number = int(digits[-1])
         if number in images:
-            raise UserError(f"{entry.path}: same number as {images[number].name}; remove one")
+            hint = "remove one, or rename so that the last number in a name is the frame's"
+            raise UserError(f"{entry.path}: same number as {images[number].name}; {hint}")
         images[number] = entry
     if not images:
-        raise UserError(f"{folder}: no PNG images in it")
+        raise UserError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
+    if num_others:
+        _log_once(f"{folder}: {num_others} entries are not used, because they are no images")
     return dict(sorted(images.items()))
+
+
+_log_once = functools.cache(log)
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -64,7 +78,12 @@ def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """Decode an image of any size and mode to RGB, uint8 `(H, W, 3)`, `size = (H, W)`.
+    """Decode an image, see `read_rgb`, and resize it: uint8 `(H, W, 3)`, `size = (H, W)`."""
+    return resized(read_rgb(path), size)
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """Decode an image of any size, format and mode to RGB, upright by its EXIF orientation.
 
     Transparent parts become white, the background of pose images; 16-bit grey keeps its upper 8 bits.
 
@@ -72,18 +91,45 @@ def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         UserError: not an image, or damaged.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                background = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(background, image.convert("RGBA"))
-            return resized(image.convert("RGB"), size)
+        image = _decoded(path)
+        with contextlib.suppress(Exception):  # damaged EXIF data raises errors of any kind
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            background = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(background, image.convert("RGBA"))
+        return image.convert("RGB")
     except UnidentifiedImageError:
         raise UserError(f"{path}: is not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be decoded ({error}); copy or draw it again") from None
+
+
+def _decoded(path: str | Path) -> Image.Image:
+    data = Path(path).read_bytes()
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError):
+        if not data.startswith(PNG_SIGNATURE):
+            raise
+        # Pillow refuses large or damaged metadata, which viewers pass over.
+        image = Image.open(io.BytesIO(_without_metadata(data)))
+        image.load()
+    return image
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """The chunks of a PNG that its pixels need (their names begin with a capital), transparency and EXIF."""
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+        name = png[start + 4 : start + 8]
+        if name[:1].isupper() or name in (b"tRNS", b"eXIf"):
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def _fingerprint(entries: list[os.DirEntry]) -> str:

@@ -49,7 +49,7 @@ TRAINING_DATA = [
     (rename("val/val_img/frame000001.png", "val/val_img/one.png"), "one.png: no number"),
 ]
 TEST_DATA = [
-    (remove("test/test_img/1/frame000000.png"), "test_img/1: no PNG"),
+    (remove("test/test_img/1/frame000000.png"), "test_img/1: no images"),
     (remove("test/test_img/1"), "test_label/1: has no first frame"),
     (remove("test/test_label/0"), "test_img/0: has no poses"),
     (remove("test/test_label/0", "test/test_label/1", "test/test_img/0", "test/test_img/1"), "no test seq"),

@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataloader import ClipDataset, ClipLoader, clip_starts, load_test_videos, load_validation_video
+from dataloader import (
+    ClipDataset,
+    ClipLoader,
+    clip_starts,
+    load_test_videos,
+    load_validation_video,
+    split_shots,
+    usual_step,
+)  # fmt: skip
 from runtime.cli import UserError
 from tests.helpers import HEIGHT, WIDTH, write_dataset
 from utils import to_uint8
@@ -154,6 +162,14 @@ def test_truth_from_csv_is_that_from_images(tmp_path, delimiter, change):
     (from_csv,) = load_test_videos(flags(root))
     assert from_csv.truth_source.endswith("GT0.csv")
     torch.testing.assert_close(from_csv.truth, video.truth, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [24, 30, 50, 60, 120])
+def test_rounded_times_are_one_shot(rate):
+    times = [round(1000 * index / rate) for index in range(400)]
+    assert len(split_shots(times)) == 1
+    assert [len(shot) for shot in split_shots([*times[:100], *times[103:]])] == [100, 297]
+    assert np.allclose(np.array(times) / usual_step(times), np.arange(400), atol=0.4)
 
 
 @pytest.mark.parametrize("missing", [[0], [3], [5], [2, 3]])

@@ -1,6 +1,9 @@
+import io
 import os
 import signal
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import image_cache
-from image_cache import load_images, numbered_images, read_image
+from image_cache import SUFFIXES, load_images, numbered_images, read_image, read_rgb
 from runtime import run_dir
 from runtime.cli import UserError
 from tests.helpers import FORKS, start, wait, write_pictures
@@ -37,7 +40,7 @@ def test_images_are_sorted_by_number_not_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "words"), [(["a.png"], "no number"), (["1.png", "x01.png"], "same number"), ([], "no PNG")]
+    ("names", "words"), [(["a.png"], "no number"), (["1.png", "x01.png"], "same number"), ([], "no images")]
 )
 def test_names_that_leave_the_order_open_are_refused(tmp_path, names, words):
     for name in names:
@@ -70,6 +73,72 @@ def test_grey_sixteen_bit_palette_and_transparent_images_are_converted(tmp_path)
     Image.fromarray(clear).save(tmp_path / "alpha.png")
     read = read_image(tmp_path / "alpha.png", (4, 4))
     assert (read[:2] == (200, 10, 10)).all() and (read[2:] == 255).all()
+
+
+TWO_COLOURS = np.repeat(np.array([[[220, 30, 30]], [[30, 30, 220]]], np.uint8), 8, axis=0).repeat(24, axis=1)
+
+
+def mean_difference(path, expected=TWO_COLOURS):
+    return np.abs(np.asarray(read_rgb(path), float) - expected).mean()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_common_format_is_read(tmp_path, suffix):
+    path = tmp_path / f"frame1{suffix.upper()}"
+    Image.fromarray(TWO_COLOURS).save(path, **({} if suffix == ".bmp" else {"quality": 95}))
+    assert list(numbered_images(tmp_path)) == [1] and mean_difference(path) < 12
+    path.rename(tmp_path / "1.png")  # the content counts
+    assert mean_difference(tmp_path / "1.png") < 12
+
+
+def with_chunk(png, name, data, checksum_error=0):
+    checksum = (zlib.crc32(name + data) + checksum_error) % 2**32
+    return png[:33] + struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum) + png[33:]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "checksum_error"),
+    [
+        (b"iCCP", b"icc\0\0" + zlib.compress(bytes(3 << 20)), 0),
+        (b"zTXt", b"note\0\0" + zlib.compress(b"a" * (3 << 20)), 0),
+        (b"iTXt", b"note\0\1\0\0\0" + zlib.compress(b"a" * (3 << 20)), 0),
+        (b"tEXt", b"a\0b", 1),
+        (b"tIME", b"\0\0", 7),
+        (b"gAMA", b"", 0),
+    ],
+)
+def test_metadata_does_not_keep_a_png_from_being_read(tmp_path, name, data, checksum_error):
+    buffer = io.BytesIO()
+    Image.fromarray(TWO_COLOURS).save(buffer, "PNG")
+    path = tmp_path / "1.png"
+    path.write_bytes(with_chunk(buffer.getvalue(), name, data, checksum_error))
+    assert mean_difference(path) == 0
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"damaged|decoded"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_exif_orientation_is_applied(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees to the right
+    path = tmp_path / f"1{suffix}"
+    Image.fromarray(np.rot90(TWO_COLOURS)).save(path, exif=exif)
+    assert mean_difference(path) < 12
+    if suffix == ".jpg":  # damaged EXIF data is passed over
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"MM\0*", b"MM\xff*").replace(b"II*\0", b"II\xff\0"))
+        assert read_rgb(path).size[0] > 0
+
+
+def test_entries_of_other_systems_are_passed_over_and_others_counted_once(tmp_path, capsys):
+    for name in ("1.png", "2.jpg", "notes.txt", "desktop.ini", ".hidden"):
+        (tmp_path / name).touch()
+    for name in ("@eaDir", "__MACOSX", "more"):
+        (tmp_path / name).mkdir()
+    for _ in range(2):
+        assert list(numbered_images(tmp_path)) == [1, 2]
+    assert capsys.readouterr().out == f"{tmp_path}: 2 entries are not used, because they are no images\n"
 
 
 @pytest.mark.parametrize("damage", ["text", "empty", "truncated", "garbled"])

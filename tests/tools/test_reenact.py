@@ -115,7 +115,7 @@ def test_mistakes_are_one_line(person, tmp_path):
     assert_user_error(done, str(nowhere))
     (tmp_path / "poses.json").write_text('{"joints": []}')
     (tmp_path / "empty").mkdir()
-    for source, word in ((tmp_path / "poses.json", "not a poses.json"), (tmp_path / "empty", "no PNG")):
+    for source, word in ((tmp_path / "poses.json", "not a poses.json"), (tmp_path / "empty", "no images")):
         done = run_script("tools/reenact.py", ckpt, source, tmp_path / "out", "--DR", data, "--device=cpu")
         assert_user_error(done, word)
     with pytest.raises(UserError, match="no frame has a person"):

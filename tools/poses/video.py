@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from image_cache import numbered_images
+from image_cache import numbered_images, read_rgb
 from runtime.cli import UserError
 from tools.optional import require
 
@@ -24,8 +23,7 @@ def frames(path: Path, fps: float, start: float = 0.0, end: float | None = None)
     """
     if path.is_dir():
         for entry in numbered_images(path).values():
-            with Image.open(entry.path) as image:
-                yield np.asarray(image.convert("RGB"))
+            yield np.asarray(read_rgb(entry.path))
         return
     if not path.is_file():
         raise UserError(f"{path}: no such video")
