@@ -1,5 +1,6 @@
 """Dataset folders (docs/compatibility.md, "Data") -> training batches on a device, and whole videos."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from image_cache import load_images, numbered_images, visible
 from runtime.cli import UserError, log
 from utils import to_float
 
+MAX_OFFSET = 0.4  # of a pose from its line in a truth CSV, in steps
 MIN_TIME_STEP = 8  # milliseconds: 120 frames per second
 
 
@@ -231,7 +233,11 @@ def _test_numbers(folder: Path) -> list[str]:
     names = [entry.name for entry in visible(folder) if entry.is_dir()]
     if wrong := [name for name in names if not name.isdecimal()]:
         raise UserError(f"{folder / wrong[0]}: test sequences are folders named 0, 1, 2, ..")
-    return sorted(names, key=int)
+    names.sort(key=int)
+    for name, following in itertools.pairwise(names):
+        if int(name) == int(following):
+            raise UserError(f"{folder / following}: same number as {name}; remove one")
+    return names
 
 
 def load_test_videos(args) -> list[Video]:
@@ -283,10 +289,13 @@ def _true_frames(args, name: str, numbers: list[int], first_number: int) -> tupl
             raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
         images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
         return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
-    rows = np.rint((np.array(numbers) - first_number) / usual_step(numbers)).astype(int)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
         path = folder / f"GT{name}.csv"
         if path.is_file():
+            places = [(number - first_number) / usual_step(numbers) for number in numbers]
+            rows = np.rint(places).astype(int)
+            if len(set(rows)) < len(rows) or abs(places - rows).max() > MAX_OFFSET:
+                raise UserError(f"{path}: which line belongs to a pose is open, they are not evenly spaced")
             return _read_truth(path, rows, size), str(path)
     return None, None
 
@@ -296,14 +305,13 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
     (height, width), length = size, rows[-1] + 1
     try:
         with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
-            line = file.readline()
-            if not line.strip():
-                raise ValueError("the first line is empty")
-            delimiter = next((mark for mark in ";," if mark in line), None)
-            file.seek(0)
-            # Where values are separated by semicolons, decimals may have commas.
-            lines = (line.replace(",", ".") for line in file) if delimiter == ";" else file
-            table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2)
+            lines = file.read().rstrip().split("\n")
+        if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:
+            raise ValueError(f"line {empty[0]} is empty")
+        delimiter = next((mark for mark in ";," if mark in lines[0]), None)
+        if delimiter == ";":  # then decimals may have commas
+            lines = [line.replace(",", ".") for line in lines]
+        table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
         raise UserError(f"{path}: is not a table of numbers ({error})") from None
     if len(table) < length or table.shape[1] != 3 * height * width:

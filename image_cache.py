@@ -26,6 +26,8 @@ CACHE_FOLDER = ".frame_cache"
 USER_CACHE = "pose-video-cvae"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FOREIGN = {"@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini"}  # of file servers and other systems
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow
+DECODER_VERSION = b"2"  # of what a cache holds for the same files
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -94,6 +96,8 @@ def read_rgb(path: str | Path) -> Image.Image:
         image = _decoded(path)
         with contextlib.suppress(Exception):  # damaged EXIF data raises errors of any kind
             image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise ValueError("pixels are floating-point numbers of unknown range")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         if image.has_transparency_data:
@@ -109,13 +113,13 @@ def read_rgb(path: str | Path) -> Image.Image:
 def _decoded(path: str | Path) -> Image.Image:
     data = Path(path).read_bytes()
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except (OSError, SyntaxError, ValueError):
         if not data.startswith(PNG_SIGNATURE):
             raise
         # Pillow refuses large or damaged metadata, which viewers pass over.
-        image = Image.open(io.BytesIO(_without_metadata(data)))
+        image = Image.open(io.BytesIO(_without_metadata(data)), formats=FORMATS)
         image.load()
     return image
 
@@ -134,7 +138,7 @@ def _without_metadata(png: bytes) -> bytes:
 
 def _fingerprint(entries: list[os.DirEntry]) -> str:
     """A digest of the names, sizes and times of the files; ctime cannot be set back."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(DECODER_VERSION)
     for entry in entries:
         status = entry.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block

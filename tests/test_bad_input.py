@@ -54,6 +54,7 @@ TEST_DATA = [
     (remove("test/test_label/0"), "test_img/0: has no poses"),
     (remove("test/test_label/0", "test/test_label/1", "test/test_img/0", "test/test_img/1"), "no test seq"),
     (rename("test/test_label/1", "test/test_label/one"), "test_label/one: test sequences are"),
+    (rename("test/test_label/1", "test/test_label/00"), "test_label/00?: same number as 0"),
     (remove("test/test_gt/0/frame000002.png"), "test_gt/0: no true frame for pose 2"),
 ]
 

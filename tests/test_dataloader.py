@@ -172,6 +172,24 @@ def test_rounded_times_are_one_shot(rate):
     assert np.allclose(np.array(times) / usual_step(times), np.arange(400), atol=0.4)
 
 
+def test_line_of_a_pose_in_a_csv_that_is_open_is_refused(tmp_path):
+    root = write_dataset(tmp_path, sequences=1, test=7, truth=False)
+    poses = sorted((root / "test" / "test_label" / "0").iterdir())
+    for path, number in zip(poses, (0, 2, 3, 4, 6, 8, 10), strict=True):
+        path.rename(path.with_name(f"t{number}.png"))
+    (root / "Demo_Test").mkdir()
+    np.savetxt(root / "Demo_Test" / "GT0.csv", np.zeros((11, 3 * HEIGHT * WIDTH)))
+    with pytest.raises(UserError, match=r"GT0\.csv: which line"):
+        load_test_videos(flags(root, val_vi_len=None))
+
+
+def test_numbers_may_be_dates(tmp_path):
+    root = write_dataset(tmp_path, sequences=1, truth=False)
+    for index, path in enumerate(sorted((root / "test" / "test_label" / "0").iterdir())):
+        path.rename(path.with_name(f"t2023123123595912345{index}.png"))
+    assert len(load_test_videos(flags(root))[0].poses) == 6
+
+
 @pytest.mark.parametrize("missing", [[0], [3], [5], [2, 3]])
 @pytest.mark.parametrize("has_csv", [False, True])
 @pytest.mark.parametrize("step", [1, 33])
@@ -204,7 +222,9 @@ def test_poses_and_truth_are_paired_by_number(tmp_path, capsys, missing, has_csv
         (np.full((6, 3 * HEIGHT * WIDTH), np.nan), "NaN"),
         (np.full((6, 3 * HEIGHT * WIDTH), 255.0), r"\[0, 1\]"),
         (b"hello, world\n", "not a table"),
-        (b"", "first line is empty"),
+        (b"", "line 1 is empty"),
+        (b"0 0\n\n0 0\n", "line 2 is empty"),
+        (b"# 0\n0 0\n", "not a table"),
         ("1,2\n".encode("utf-16"), "not a table"),
     ],
 )

@@ -91,6 +91,12 @@ def test_every_common_format_is_read(tmp_path, suffix):
     assert mean_difference(tmp_path / "1.png") < 12
 
 
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 16), 0.5, np.float32)).save(tmp_path / "1.tif")
+    with pytest.raises(UserError, match="unknown range"):
+        read_rgb(tmp_path / "1.tif")
+
+
 def with_chunk(png, name, data, checksum_error=0):
     checksum = (zlib.crc32(name + data) + checksum_error) % 2**32
     return png[:33] + struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum) + png[33:]

@@ -89,7 +89,8 @@ def read(path: Path) -> dict:
         raise UserError(f"{path}: not a checkpoint")
     if not is_own(checkpoint):
         return course_checkpoint.converted(path, checkpoint)
-    if (version := checkpoint["format_version"]) not in (1, FORMAT_VERSION):
+    version = checkpoint["format_version"]
+    if not isinstance(version, int) or version not in (1, FORMAT_VERSION):
         raise UserError(f"{path}: written by a newer version of this program")
     if not all(isinstance(checkpoint.get(name), dict) for name in ("state_dict", "args")):
         raise UserError(f"{path}: damaged, it lacks state_dict or args")

@@ -13,7 +13,8 @@ MAX_WEIGHT = 1e4
 
 def _fits(value: object, expected: Tensor) -> bool:
     """Whether a value is a dense tensor of the expected shape and dtype."""
-    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    dense = isinstance(value, Tensor) and value.layout is torch.strided
+    dense = dense and not (value.is_quantized or value.is_nested)
     return dense and not value.is_meta and (value.dtype, value.shape) == (expected.dtype, expected.shape)
 
 

@@ -7,10 +7,12 @@ hold flags, losses, or other networks.
 import argparse
 import math
 import pathlib
+import re
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +25,15 @@ NETWORKS = (
     "frame_transformation", "label_transformation", "Gaussian_Predictor", "Decoder_Fusion", "Generator",
 )  # fmt: skip
 WRAPPERS = {"module", "_orig_mod"}  # of DataParallel and torch.compile
-# The layer that has a size as its output channels, the channels per unit of it, and its minimum.
+# The layer that has a size as its output channels, the channels per unit of it, and the least of these.
 SIZE_LAYERS = {
     "F_dim": ("frame_transformation.6.weight", 1, 8), "L_dim": ("label_transformation.4.conv2.weight", 1, 2),
     "N_dim": ("Gaussian_Predictor.6.weight", 2, 4), "D_out_dim": ("Decoder_Fusion.5.weight", 1, 8),
 }  # fmt: skip
+AVERAGES = re.compile("ema|shadow|avg|average|swa|prev|best", re.IGNORECASE)  # names of other copies
+MAX_DEPTH = 4  # of dicts
+MIN_SIDE = 4  # of frames, as of --frame_H
+MAX_NUMBER = 2**53
 FLAGS = {"recipe": "lab", "arch": "lab", "z": "mean"}  # z = 0 scores higher than samples
 
 
@@ -63,78 +69,85 @@ def _named(function: Callable, name: str) -> Callable:
     return call
 
 
-def converted(path: Path, content: object) -> dict:
+def converted(path: Path, content: dict) -> dict:
     """A checkpoint of the course as a dict of `state_dict, args, lr, tfr, last_epoch, left_out`.
 
-    `args` are the flags to render with, with the sizes of the networks; `left_out` names what is not used.
+    `args` are the flags to render with, with the sizes of the networks; `left_out` names what is not used. Of
+    several copies of the weights an average is taken last, else the first.
 
     Raises:
         UserError: it has no weights of the course's networks.
     """
-    for source in _dicts(content):
-        weights, others = _course_weights(source)
-        if weights:
-            break
-    else:
+    copies = sorted(_copies(content), key=lambda copy: bool(AVERAGES.search(".".join(copy.place))))
+    if not copies:
         raise UserError(f"{path}: not a checkpoint of this project or of the course's networks")
-    if source is not content:
-        others |= {
-            str(key) for key, value in content.items() if key not in KEYS and not _holds(value, source)
-        }
-    args = content.get("args")
-    flags = args if isinstance(args, dict) else getattr(args, "__dict__", {})
-    frame_size = {name: flags[name] for name in ("frame_H", "frame_W") if type(flags.get(name)) is int}
-    sizes = {name: len(weights[layer]) // divisor for name, (layer, divisor, _) in SIZE_LAYERS.items()}
-    epoch = _last_number(content.get("last_epoch"))
+    used = copies[0]
+    entries, left_out = [content], set(used.others)
+    for key in used.keys:
+        left_out |= {str(other) for other in entries[-1].keys() - {key, *KEYS}}
+        entries.append(entries[-1][key])
+    values = {key: next((e[key] for e in reversed(entries) if key in e), None) for key in KEYS}
+    flags = values["args"] if isinstance(values["args"], dict) else getattr(values["args"], "__dict__", {})
+    sides = {name: _last_number(flags[name]) for name in ("frame_H", "frame_W") if name in flags}
+    frame_size = {name: int(side) for name, side in sides.items() if side and side >= MIN_SIDE}
+    left_out |= {f"{name} {flags[name]}" for name in sides.keys() - frame_size.keys()}
+    sizes = {name: len(used.weights[layer]) // divisor for name, (layer, divisor, _) in SIZE_LAYERS.items()}
+    epoch = _last_number(values["last_epoch"])
     return {
-        "state_dict": weights,
+        "state_dict": used.weights,
         "args": FLAGS | sizes | frame_size,
-        "lr": _last_number(content.get("lr")),
-        "tfr": _last_number(content.get("tfr")),
-        "last_epoch": None if epoch is None else int(epoch),
-        "left_out": sorted(others),
+        "lr": _last_number(values["lr"]),
+        "tfr": _last_number(values["tfr"]),
+        "last_epoch": None if epoch is None or epoch < 0 else int(epoch),
+        "left_out": sorted(left_out),
     }
 
 
-def _holds(value: object, source: dict) -> bool:
-    return value is source or (isinstance(value, dict) and any(item is source for item in value.values()))
+class _Copy(NamedTuple):
+    """Weights of the course's networks, in fp32."""
+
+    keys: tuple  # of the dicts around them
+    prefix: str  # of their names
+    weights: dict[str, Tensor]
+    others: set[str]  # what else is in their dict
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return *map(str, self.keys), self.prefix
 
 
-def _dicts(content: object, depth: int = 3) -> Iterator[dict]:
-    """The dicts in a checkpoint, `state_dict` first, then those inside it, then itself."""
-    if isinstance(content, dict) and depth:
-        values = [content.get("state_dict"), *content.values()]
-        for value in values:
-            yield from _dicts(value, depth - 1)
-        yield content
-
-
-def _course_weights(entry: dict) -> tuple[dict[str, Tensor], set[str]]:
-    """The weights of the course's networks in a dict, in fp32, and what else is in it; empty if not all are.
-
-    Of several copies, such as an average of the weights, the one with the shortest prefix is taken.
-    """
+def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
+    """All complete copies of the weights in a dict and the dicts inside it, `state_dict` first."""
     by_prefix, others = defaultdict(dict), set()
-    for key, value in entry.items():
-        parts = [part for part in str(key).split(".") if part not in WRAPPERS]
+    for key in sorted(entry, key=lambda key: key != "state_dict"):
+        if isinstance(entry[key], dict) and len(keys) < MAX_DEPTH:
+            yield from _copies(entry[key], (*keys, key))
+        parts = str(key).split(".")
         start = next((i for i, part in enumerate(parts) if part in NETWORKS), None)
-        if start is None or not isinstance(value, Tensor) or value.is_quantized:
-            others.add(str(key).split(".")[0])
+        if start is None or not _is_weight(entry[key]):
+            others.add(parts[0])
             continue
-        dtype = torch.int64 if parts[-1] == "num_batches_tracked" else torch.float32
-        by_prefix[".".join(parts[:start])][".".join(parts[start:])] = value.to(dtype)
-    prefix = min(by_prefix, key=len, default=None)
-    weights = by_prefix.pop(prefix, {})
-    for layer, divisor, minimum in SIZE_LAYERS.values():
-        if layer not in weights or weights[layer].ndim != 4 or len(weights[layer]) < divisor * minimum:
-            return {}, set()
-    return weights, others | by_prefix.keys()
+        name = ".".join(part for part in parts[start:] if part not in WRAPPERS)
+        dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
+        by_prefix[".".join(parts[:start])][name] = entry[key].to(dtype)
+    for prefix, weights in by_prefix.items():
+        if all(len(weights.get(layer, ())) >= unit * least for layer, unit, least in SIZE_LAYERS.values()):
+            other_prefixes = {other or "weights without a prefix" for other in by_prefix.keys() - {prefix}}
+            yield _Copy(keys, prefix, weights, others | other_prefixes)
+
+
+def _is_weight(value: object) -> bool:
+    is_dense = isinstance(value, Tensor) and not (value.is_quantized or value.is_nested)
+    return is_dense and value.dtype not in (torch.int8, torch.uint8)  # without their scales
 
 
 def _last_number(value: object) -> float | None:
-    """A number, also of a tensor, or the last one of a list; None if it is something else."""
+    """A number, also of a tensor or a text, or the last one of a list; None if it is something else."""
     if isinstance(value, (list, tuple)) and value:
         value = value[-1]
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
     if isinstance(value, (Tensor, np.ndarray, np.generic)) and math.prod(value.shape) == 1:
         value = math.nan if getattr(value, "is_meta", False) else value.item()
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) < MAX_NUMBER else None

@@ -51,6 +51,11 @@ def is_video_of(model, path):
     return config
 
 
+def zero(weights):
+    return {key: 0 * value for key, value in weights.items()}
+
+
+BARE = "weights without a prefix"
 OTHER = {"lpips.net.0.weight": torch.zeros(3)}
 
 
@@ -89,7 +94,12 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
         (lambda w: {"model_state_dict": w, "epoch": 3}, "epoch"),
         (lambda w: {"model": {"net": prefixed("module.", w)}, "best": np.float64(1.5)}, "best"),
         (lambda w: {"state_dict": w | OTHER, "train_loss": [np.float64(1.5)]}, "lpips, train_loss"),
-        (lambda w: {"state_dict": w | prefixed("ema.", {k: 0 * v for k, v in w.items()})}, "ema"),
+        (lambda w: {"state_dict": w | prefixed("ema.", zero(w))}, "ema"),
+        (lambda w: {"state_dict": {"ema": zero(w), "model": w}}, "ema"),
+        (lambda w: {"state_dict": prefixed("model.", w) | prefixed("ema.", zero(w))}, "ema"),
+        (lambda w: {"ema_state_dict": zero(w), "model_state_dict": w}, "ema_state_dict"),
+        (lambda w: {"state_dict": w | prefixed("module.", zero(w))}, "module"),
+        (lambda w: {"state_dict": prefixed("model.", w) | {"Generator.9.weight": torch.zeros(1)}}, BARE),
         (lambda w: {"state_dict": w, "losses": collections.defaultdict(list, mse=[1.0])}, "losses"),
         (
             lambda w: {"state_dict": w, "curve": np.zeros(3), "folder": pathlib.PosixPath("a")},
@@ -106,9 +116,20 @@ def test_weights_are_found_and_what_is_left_out_is_said(model, tmp_path, capsys,
 
 
 def test_frame_size_is_that_of_the_flags(model, tmp_path):
-    torch.save(plain(model) | {"args": FLAGS | {"frame_W": 24}}, tmp_path / "a.ckpt")
+    for value in (24, "24", 24.0, np.int64(24), torch.tensor(24)):
+        content = plain(model) | {"args": FLAGS | {"frame_W": value}}
+        for nested in (content, {"checkpoint": content}):
+            torch.save(nested, tmp_path / "a.ckpt")
+            _, config = load_for_inference(tmp_path / "a.ckpt")
+            assert (config.frame_H, config.frame_W, config.last_epoch) == (8, 24, 3)
+
+
+@pytest.mark.parametrize("value", [-8, 0, 2, None, "wide", 10**400, True])
+def test_impossible_frame_size_is_left_out(model, tmp_path, capsys, value):
+    torch.save(plain(model) | {"args": {"frame_W": value}, "last_epoch": -5}, tmp_path / "a.ckpt")
     _, config = load_for_inference(tmp_path / "a.ckpt")
-    assert (config.frame_H, config.frame_W) == (8, 24)
+    assert config.frame_W == 64 and config.last_epoch is None
+    assert f"left out: frame_W {value}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [["--test"], ["--num_epoch=5", "--train_vi_len=4", "--val_vi_len=6"]])
