@@ -30,10 +30,11 @@ SIZE_LAYERS = {
     "F_dim": ("frame_transformation.6.weight", 1, 8), "L_dim": ("label_transformation.4.conv2.weight", 1, 2),
     "N_dim": ("Gaussian_Predictor.6.weight", 2, 4), "D_out_dim": ("Decoder_Fusion.5.weight", 1, 8),
 }  # fmt: skip
-AVERAGES = re.compile("ema|shadow|avg|average|swa|prev|best", re.IGNORECASE)  # names of other copies
+# Names of averages and former states; under `optimizer` the course keeps a second copy.
+OTHER_COPIES = re.compile("ema|shadow|avg|average|swa|prev|optimizer", re.IGNORECASE)
 MAX_DEPTH = 4  # of dicts
 MIN_SIDE = 4  # of frames, as of --frame_H
-MAX_NUMBER = 2**53
+MAX_NUMBER, MAX_DIGITS = 2**53, 16
 FLAGS = {"recipe": "lab", "arch": "lab", "z": "mean"}  # z = 0 scores higher than samples
 
 
@@ -73,12 +74,12 @@ def converted(path: Path, content: dict) -> dict:
     """A checkpoint of the course as a dict of `state_dict, args, lr, tfr, last_epoch, left_out`.
 
     `args` are the flags to render with, with the sizes of the networks; `left_out` names what is not used. Of
-    several copies of the weights an average is taken last, else the first.
+    several copies of the weights the first is used that is no average or former state.
 
     Raises:
         UserError: it has no weights of the course's networks.
     """
-    copies = sorted(_copies(content), key=lambda copy: bool(AVERAGES.search(".".join(copy.place))))
+    copies = sorted(_copies(content), key=lambda copy: bool(OTHER_COPIES.search(copy.place)))
     if not copies:
         raise UserError(f"{path}: not a checkpoint of this project or of the course's networks")
     used = copies[0]
@@ -112,8 +113,8 @@ class _Copy(NamedTuple):
     others: set[str]  # what else is in their dict
 
     @property
-    def place(self) -> tuple[str, ...]:
-        return *map(str, self.keys), self.prefix
+    def place(self) -> str:
+        return ".".join([*map(str, self.keys), self.prefix])
 
 
 def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
@@ -131,9 +132,16 @@ def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
         dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
         by_prefix[".".join(parts[:start])][name] = entry[key].to(dtype)
     for prefix, weights in by_prefix.items():
-        if all(len(weights.get(layer, ())) >= unit * least for layer, unit, least in SIZE_LAYERS.values()):
+        if _has_sizes(weights):
             other_prefixes = {other or "weights without a prefix" for other in by_prefix.keys() - {prefix}}
             yield _Copy(keys, prefix, weights, others | other_prefixes)
+
+
+def _has_sizes(weights: dict[str, Tensor]) -> bool:
+    return all(
+        layer in weights and weights[layer].ndim == 4 and len(weights[layer]) >= unit * least
+        for layer, unit, least in SIZE_LAYERS.values()
+    )
 
 
 def _is_weight(value: object) -> bool:
@@ -145,7 +153,7 @@ def _last_number(value: object) -> float | None:
     """A number, also of a tensor or a text, or the last one of a list; None if it is something else."""
     if isinstance(value, (list, tuple)) and value:
         value = value[-1]
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) < MAX_DIGITS:
         value = int(value)
     if isinstance(value, (Tensor, np.ndarray, np.generic)) and math.prod(value.shape) == 1:
         value = math.nan if getattr(value, "is_meta", False) else value.item()

@@ -97,6 +97,7 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
         (lambda w: {"state_dict": w | prefixed("ema.", zero(w))}, "ema"),
         (lambda w: {"state_dict": {"ema": zero(w), "model": w}}, "ema"),
         (lambda w: {"state_dict": prefixed("model.", w) | prefixed("ema.", zero(w))}, "ema"),
+        (lambda w: {"optimizer": zero(w), "weights": w, "lr": "1" * 5000}, None),
         (lambda w: {"ema_state_dict": zero(w), "model_state_dict": w}, "ema_state_dict"),
         (lambda w: {"state_dict": w | prefixed("module.", zero(w))}, "module"),
         (lambda w: {"state_dict": prefixed("model.", w) | {"Generator.9.weight": torch.zeros(1)}}, BARE),
@@ -150,6 +151,7 @@ def test_trainer_validates_and_continues_it(model, dataset, tmp_path, capsys, no
         (lambda w: w.update({"Generator.7.bias": torch.zeros(3).to_sparse()}), "Generator.7.bias"),
         (lambda w: w.update({"Generator.7.bias": torch.zeros(3, device="meta")}), "Generator.7.bias"),
         (lambda w: w.update({"Gaussian_Predictor.6.weight": torch.zeros(0, 2, 1, 1)}), "not a checkpoint of"),
+        (lambda w: w.update({"Decoder_Fusion.5.weight": torch.zeros(())}), "not a checkpoint of"),
     ],
 )
 def test_weights_that_are_no_model_are_refused(model, tmp_path, change, words):
