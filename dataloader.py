@@ -11,9 +11,9 @@ from torch import Tensor
 
 from image_cache import load_images, numbered_images, visible
 from runtime.cli import UserError, log
+from truth import true_frames
 from utils import to_float
 
-MAX_OFFSET = 0.4  # of a pose from its line in a truth CSV, in steps
 MIN_TIME_STEP = 8  # milliseconds: 120 frames per second
 
 
@@ -263,62 +263,6 @@ def load_test_videos(args) -> list[Video]:
         for shot in split_shots(numbers)[1:]:
             before, after = numbers[shot[0] - 1], numbers[shot[0]]
             log(f"{labels / name}: no poses between {before} and {after}")
-        truth, source = _true_frames(args, name, numbers, min(first_number, numbers[0]))
+        truth, source = true_frames(args, name, numbers, min(first_number, numbers[0]), usual_step(numbers))
         videos.append(Video(int(name), np.array(poses[:length]), np.array(first_frame), truth, source))
     return videos
-
-
-def _true_frames(args, name: str, numbers: list[int], first_number: int) -> tuple[Tensor | None, str | None]:
-    """True frames of a test video, `(T, 3, H, W)` in [0, 1], and their source; None if there are none.
-
-    Images in `DR/test/test_gt/{i}` come first, with the numbers of the poses, then `GT{i}.csv` in
-    `DR/Demo_Test` or `./Demo_Test`: a line per frame, channel first.
-
-    Args:
-        numbers: of the poses, in order.
-        first_number: of the first frame, that of the first line of a CSV.
-
-    Raises:
-        UserError: a true frame is missing, has another shape, or values outside of [0, 1].
-    """
-    size = (args.frame_H, args.frame_W)
-    folder = args.DR / "test" / "test_gt" / name
-    if folder.is_dir():
-        entries = numbered_images(folder)
-        if missing := [number for number in numbers if number not in entries]:
-            raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
-        images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
-        return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
-    for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
-        path = folder / f"GT{name}.csv"
-        if path.is_file():
-            places = [(number - first_number) / usual_step(numbers) for number in numbers]
-            rows = np.rint(places).astype(int)
-            if len(set(rows)) < len(rows) or abs(places - rows).max() > MAX_OFFSET:
-                raise UserError(f"{path}: which line belongs to a pose is open, they are not evenly spaced")
-            return _read_truth(path, rows, size), str(path)
-    return None, None
-
-
-def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """The frames of some rows of a truth CSV."""
-    (height, width), length = size, rows[-1] + 1
-    try:
-        with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
-            lines = file.read().rstrip().split("\n")
-        if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:
-            raise ValueError(f"line {empty[0]} is empty")
-        delimiter = next((mark for mark in ";," if mark in lines[0]), None)
-        if delimiter == ";":  # then decimals may have commas
-            lines = [line.replace(",", ".") for line in lines]
-        table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2, comments=None)
-    except ValueError as error:
-        raise UserError(f"{path}: is not a table of numbers ({error})") from None
-    if len(table) < length or table.shape[1] != 3 * height * width:
-        raise UserError(
-            f"{path}: {table.shape[0]} rows of {table.shape[1]} numbers; expected {length} rows "
-            f"of {3 * height * width} (3 x {height} x {width})"
-        )
-    if not ((table >= 0) & (table <= 1)).all():
-        raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
-    return torch.from_numpy(table[rows].reshape(len(rows), 3, height, width))

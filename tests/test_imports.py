@@ -1,4 +1,4 @@
-"""Imports go one way: Trainer, Tester, tools -> training -> dataloader -> image_cache -> runtime."""
+"""Imports go one way: Trainer, Tester, tools -> training -> dataloader -> truth -> image_cache -> runtime."""
 
 import ast
 
@@ -11,6 +11,7 @@ FLOORS = [
     {"modules", "utils"},
     {"runtime"},
     {"image_cache"},
+    {"truth"},
     {"dataloader"},
     {"training"},
     {"Trainer", "Tester"},

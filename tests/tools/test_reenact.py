@@ -1,4 +1,4 @@
-"""A trained person is driven by the poses of another one."""
+"""A trained person is driven by the poses of another person."""
 
 import json
 

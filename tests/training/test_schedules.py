@@ -18,7 +18,7 @@ def flags(*argv, **changes):
 
 
 def cut_of(args, *shots):
-    """The batches of an epoch, of a dataset of shots with so many frames."""
+    """The batches of an epoch, for shots of these lengths."""
     dataset = ClipDataset.__new__(ClipDataset)  # without the images
     dataset.args, dataset.numbers = args, []
     for length in shots:

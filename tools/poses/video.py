@@ -14,7 +14,7 @@ def frames(path: Path, fps: float, start: float = 0.0, end: float | None = None)
     """The frames of a video, uint8 `(H, W, 3)`, upright; one at a time in memory.
 
     Args:
-        path: a video that PyAV reads, or a folder of numbered images, all of which are used.
+        path: a video that PyAV reads, or a folder of numbered images, which are all used.
         fps: frames per second to sample; all if the video has fewer.
         start, end: seconds.
 

@@ -1,4 +1,4 @@
-"""Smooth functions of time, of which all motion is built. The slope of each is continuous.
+"""Smooth functions of time, the parts of all motion. The slope of each is continuous.
 
 t: (T,) seconds; times such as `start` and `end` are seconds too.
 """

@@ -97,7 +97,7 @@ def arm_directions(t, swing, gestures):
     """The unit vectors (out, up, forward) of the upper arms (T, 2, 3) and of the forearms (T, 2, 3).
 
     t: (T,) seconds; swing: (T, 2), forward swing of the hanging arms in radians; gestures: list of
-    `Gesture`, of which later ones cover earlier ones.
+    `Gesture`; later ones cover earlier ones.
     """
     uppers, fores = np.empty((len(t), 2, 3)), np.empty((len(t), 2, 3))
     for arm in (0, 1):
