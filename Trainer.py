@@ -39,7 +39,7 @@ from training.checkpoint_validation import find_divergence
 from training.history import History
 from training.losses import kl_criterion
 from training.meter import Meter
-from training.optimizers import make_optimizer, set_learning_rate
+from training.optimizers import make_optimizer, set_learning_rate, step_if_finite
 from training.schedules import Budget, kl_annealing
 from utils import Generate_PSNR
 
@@ -48,7 +48,7 @@ __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
 
 MAX_GRAD_NORM = 1.0
 MAX_SKIPPED_IN_A_ROW = 10
-READ_INTERVAL = {"cpu": 1, "cuda": 20}  # steps between reads of the losses, which synchronize with a GPU
+READ_INTERVAL = {"cpu": 1, "mps": 1, "cuda": 20}  # steps between reads of the losses, which wait for a GPU
 DIVERGED = "the run has diverged; its checkpoints are of earlier epochs (continue one with a lower --lr)"
 
 
@@ -145,7 +145,7 @@ class Run:
         Nothing here waits for the device, so CUDA can replay it as a graph.
         """
         args = self.args
-        frames, poses = augment(batch, args)
+        frames, poses = (clips.to(self.device) for clips in augment(batch, args))
         noise, posterior_mask = self.draw_latents(frames)
         on_cuda = self.device.type == "cuda"
         with autocast(args.precision, self.device):
@@ -166,8 +166,7 @@ class Run:
         loss.backward()
         # The same on all ranks, because DistributedDataParallel has averaged the gradients.
         is_finite = clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM).isfinite()
-        self.optimizer.found_inf.copy_(~is_finite)  # where it is 1, a fused optimizer skips the update
-        self.optimizer.step()
+        step_if_finite(self.optimizer, is_finite)
         self.meter.update(is_finite, loss, frame_mse.mean() * frame_mse.shape[1], kl)
 
     def draw_latents(self, frames: Tensor) -> tuple[Tensor, Tensor]:

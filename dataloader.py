@@ -18,7 +18,7 @@ MIN_TIME_STEP = 8  # milliseconds: 120 frames per second
 
 
 class ClipBatch(NamedTuple):
-    """Training clips on a device.
+    """Training clips, on the device that augments them.
 
     Attributes:
         frames, poses: uint8 `(B, T, H, W, 3)`.
@@ -199,6 +199,8 @@ class ClipLoader:
 
     def _copy(self, values: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.asarray(values))
+        # Clips for an Apple GPU stay on the CPU until they are augmented: before torch 2.13 it has no border
+        # padding (github.com/pytorch/pytorch/issues/125098).
         if self.device.type != "cuda":
             return tensor
         # From pinned memory, a copy does not wait for the work on the device.

@@ -21,6 +21,10 @@ def select_device(name: str | None, gpu: int) -> torch.device:
         return torch.device("cpu")
     if wanted is not None and wanted.type == "cpu":
         return wanted
+    if wanted is not None and wanted.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError(f"--device {name}: torch finds no Apple GPU; leave the flag out for the CPU")
+        return wanted
     if not available:
         if reason := _why_unusable():
             raise UserError(f"torch cannot use the GPU of this machine ({reason}); or give --device cpu")
@@ -69,7 +73,7 @@ def _why_unusable() -> str | None:
 def num_gpus(name: str | None, gpu: int) -> int:
     """Number of GPUs of this machine to use, by `--device` and `--gpu`."""
     wanted, available = _parse(name), _num_available()
-    if not available or gpu < 2 or (wanted and wanted.type == "cpu"):
+    if not available or gpu < 2 or (wanted and wanted.type != "cuda"):
         return 1
     if wanted and wanted.index is not None:
         raise UserError(f"--device {name} is one GPU; give --device cuda with --gpu {gpu}")
@@ -89,8 +93,8 @@ def _parse(name: str | None) -> torch.device | None:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: not a device; give cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: not a device; give cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -119,6 +123,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _has_bf16(device: torch.device) -> bool:
+    if device.type == "mps":  # not measured
+        return False
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if hasattr(torch.cpu, "get_capabilities"):  # torch 2.7

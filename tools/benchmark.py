@@ -43,8 +43,9 @@ RECIPES = {"unet": "--arch=unet --recipe=default", "lab": "--arch=lab --recipe=l
 PROTOCOL = "--precision=auto --tta=1 --clips=in_order --tfr=0 --batch_size=2 --train_vi_len=16"
 QUICK = ["--train_vi_len=4", "--val_vi_len=10"]
 DATASET = ["--size=1024x512", "--overwrite", "--val_frames=16", "--test_frames=2", "--test_sequences=1"]
-VIDEO_LENGTH = {"cpu": 40, "cuda": 630}  # of the sequences to render
-EPOCH_CLIPS = {"cpu": 12, "cuda": 64}  # of the synthetic dataset: the wait for the first batch counts little
+VIDEO_LENGTH = {"cpu": 40, "mps": 40, "cuda": 630}  # of the sequences to render
+# Of the synthetic dataset: the wait for the first batch counts little.
+EPOCH_CLIPS = {"cpu": 12, "mps": 12, "cuda": 64}
 
 
 @dataclass

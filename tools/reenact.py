@@ -63,7 +63,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--end", type=float_range(0, exclusive=True), help="end in the video, in seconds")
     add("--person", type=int_range(1, 99), default=1, help="person to track: 1 is the largest at the start")
     add("--pose_models", type=Path, metavar="FOLDER", help="pose networks to use instead of a download")
-    add("--device", help="cuda, cuda:N or cpu; by default CUDA where available")
+    add("--device", help="cpu, cuda, cuda:N or mps (Apple); by default CUDA where available")
     return parser.parse_args(argv)
 
 

@@ -59,7 +59,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     add("--DR", type=Path, required=True, help="dataset root")
     add("--save_root", type=Path, required=True, help="folder for the runs and the page")
     add("--seeds", type=int_range(1), default=1, help="number of seeds per run: 0, 1, ...")
-    add("--device", help="cuda, cuda:N or cpu; by default CUDA where available")
+    add("--device", help="cpu, cuda, cuda:N or mps (Apple); by default CUDA where available")
     return parser.parse_known_args(argv)
 
 

@@ -96,8 +96,7 @@ OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "Muon": Muon
 def make_optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019) or `Muon`, by `args.optim`.
 
-    Fused optimizers skip an update on the device where their attribute `found_inf` is 1. On CUDA the learning
-    rate is a tensor, which a recorded graph reads in each replay.
+    On CUDA the learning rate is a tensor, which a recorded graph reads in each replay.
     """
     device = next(model.parameters()).device
     on_cuda = device.type == "cuda"
@@ -116,6 +115,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
+    """Update the parameters, or do nothing where `is_finite`, a bool scalar on their device, is false."""
+    optimizer.found_inf.copy_(~is_finite)  # where it is 1, a fused optimizer skips the update
+    # On Apple GPUs they ignore it (github.com/pytorch/pytorch/pull/186360), so the value is read.
+    if is_finite.device.type != "mps" or is_finite:
+        optimizer.step()
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

@@ -191,7 +191,7 @@ TEST = (
     Flag("--test", False, "ignored: the course's command has it", action="store_true"),
 )  # fmt: skip
 HARDWARE = (
-    Flag("--device", None, "cuda, cuda:N or cpu; by default CUDA where available", type=str),
+    Flag("--device", None, "cpu, cuda, cuda:N or mps (Apple); by default CUDA where available", type=str),
     Flag("--gpu", 1, "number of GPUs, one process each; 0 is the CPU", type=int_range(0)),
     Flag(
         "--precision", "auto", "precision of the networks; auto is bf16 where the hardware has it",

@@ -77,6 +77,19 @@ def test_device_that_is_not_there_is_refused(machine, available, name):
         select_device(name, 1)
 
 
+def test_apple_gpu_is_used_only_if_it_is_named_and_in_fp32(machine, monkeypatch):
+    machine(0)
+    with pytest.raises(UserError, match="--device mps: torch finds no Apple GPU"):
+        select_device("mps", 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    mps = torch.device("mps")
+    assert select_device("mps", 1) == mps and select_device(None, 1) == CPU
+    assert num_gpus("mps", 2) == 1
+    assert resolve_precision("auto", mps) == "fp32"
+    with device.autocast("auto", mps):
+        assert not torch.is_autocast_enabled("mps")
+
+
 def test_process_that_sees_only_one_gpu_uses_it(machine, monkeypatch):
     machine(1, local_rank=1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.helpers import small_model
-from training.optimizers import UPDATE_RMS, load_optimizer, make_optimizer, orthogonalized
+from training.optimizers import UPDATE_RMS, load_optimizer, make_optimizer, orthogonalized, step_if_finite
 
 
 def optimizer_of(network, optim="Muon", weight_decay=0.0):
@@ -53,6 +53,40 @@ def test_muon_updates_all_other_parameters_as_adamw(network):
         optimizer.step()
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name)) == (parameter.ndim < 4)
+
+
+@pytest.mark.parametrize("optim", ["Adam", "AdamW", "Muon"])
+def test_update_that_is_not_finite_changes_nothing(network, optim):
+    optimizer = optimizer_of(network, optim, weight_decay=0.5)
+    for is_finite in (True, False, True):
+        before = copy.deepcopy(network.state_dict())
+        backward(network)
+        if not is_finite:
+            network[0].weight.grad.fill_(torch.nan)
+        step_if_finite(optimizer, torch.tensor(is_finite))
+        changes = [not torch.equal(value, before[name]) for name, value in network.state_dict().items()]
+        assert any(changes) == is_finite
+    assert {int(state["step"]) for state in optimizer.state.values()} <= {0, 2}
+
+
+def test_apple_gpu_whose_optimizers_ignore_found_inf_makes_no_update_either(network):
+    class OnAppleGPU:
+        device = torch.device("mps")
+
+        def __init__(self, value):
+            self.value = value
+
+        def __bool__(self):
+            return self.value
+
+        def __invert__(self):
+            return torch.tensor(not self.value)
+
+    optimizer, steps = optimizer_of(network), []
+    optimizer.step = lambda: steps.append(optimizer.found_inf.item())
+    for is_finite in (True, False):
+        step_if_finite(optimizer, OnAppleGPU(is_finite))
+    assert steps == [0.0]
 
 
 def test_muon_decays_weights(network):

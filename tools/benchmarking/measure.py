@@ -32,7 +32,7 @@ except ImportError:  # Windows
     resource = None
 
 WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the first
-CALLS = {"cpu": 2, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
+CALLS = {"cpu": 2, "mps": 20, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
 NUM_VIDEOS = 6  # to render, as in the course's test set
 # Operators are counted in fp32, as the reference computes, and on small images, which changes no count.
 COUNT_FLAGS = "--batch_size=2 --train_vi_len=16 --frame_H=8 --frame_W=16 --precision=fp32 --device=cpu"
@@ -54,8 +54,8 @@ def count_operators(function: Callable) -> int:
 
 def now(device: torch.device) -> float:
     """The time in seconds when the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -91,7 +91,8 @@ class Side:
         self.is_product, self.args = name == "product", args
         self.device = device = select_device(args.device, args.gpu)
         set_threads(args.threads or num_cores())
-        self.batch = random_batch(args, device)
+        # On an Apple GPU, clips are on the CPU until they are augmented, as in `ClipLoader`.
+        self.batch = random_batch(args, torch.device("cpu") if device.type == "mps" else device)
         if self.is_product:
             tune_malloc()
             run = StepOnly(args, device)
@@ -100,7 +101,7 @@ class Side:
             beta = torch.ones((), device=device)
             self.update = lambda batch, forced: step(batch, beta, teacher_forcing=forced)
         else:
-            self.batch = [to_float(clips) for clips in self.batch[:2]]
+            self.batch = [to_float(clips, device) for clips in self.batch[:2]]
             self.model = VAE_Model(args).to(device)
             optimizer = torch.optim.Adam(self.model.parameters(), lr=args.lr)
             self.update = lambda batch, forced: plain_reference.training_step(
