@@ -13,6 +13,8 @@ from .cli import UserError, log
 try:
     import fcntl
 except ImportError:  # Windows
+    import msvcrt
+
     fcntl = None
 
 LOCK = ".lock"
@@ -37,9 +39,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock the folder until the block or the process ends, and remove unfinished files."""
     with (folder / LOCK).open("w") as file:
         try:
-            if fcntl is not None:
+            if fcntl is None:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):  # msvcrt raises the second
             remedy = "wait until it ends, or give another --save_root"
             raise UserError(f"{folder}: another training run writes to it; {remedy}") from None
         except OSError:

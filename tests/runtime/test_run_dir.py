@@ -5,6 +5,7 @@ import shlex
 import signal
 import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,24 @@ def test_lock_is_free_after_the_block_and_unfinished_files_are_removed(tmp_path)
         assert (tmp_path / ".best.0123abcd.tmp.ckpt").exists()
     run_dir.tidy(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {run_dir.LOCK, ".mine.tmp"}
+
+
+def test_where_there_is_no_fcntl_the_lock_is_that_of_windows(tmp_path, monkeypatch):
+    answers = [None, PermissionError(13, "Permission denied")]
+
+    def locking(descriptor, mode, num_bytes):
+        assert os.fstat(descriptor).st_ino == (tmp_path / run_dir.LOCK).stat().st_ino
+        assert (mode, num_bytes) == ("at once", 1)
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(run_dir, "fcntl", None)
+    msvcrt = SimpleNamespace(LK_NBLCK="at once", locking=locking)
+    monkeypatch.setattr(run_dir, "msvcrt", msvcrt, raising=False)
+    with run_dir.locked(tmp_path), pytest.raises(UserError, match="another training run"):
+        run_dir.locked(tmp_path).__enter__()
+    with run_dir.shared(tmp_path):
+        assert not answers
 
 
 @pytest.mark.parametrize(
