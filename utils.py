@@ -1,5 +1,6 @@
 """Metrics (PSNR, SSIM), and writers of GIF, MP4, contact sheets and plots."""
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
 FRAMES_PER_SECOND = 20
@@ -69,6 +70,12 @@ def to_float(images: np.ndarray | Tensor, device: torch.device | str | None = No
         # A copy, because tensors cannot be read-only, as memory-mapped arrays are.
         images = torch.from_numpy(np.array(images))
     return images.to(device).movedim(-1, -3).float().div(255)
+
+
+@functools.cache  # because a CUDA graph cannot contain a copy from the CPU
+def to_rgb(colour: str, device: torch.device | None = None) -> Tensor:
+    """A colour, such as `#rrggbb`, as a tensor `(3, 1, 1)` in [0, 1]."""
+    return to_float(np.uint8([[ImageColor.getrgb(colour)]]), device)
 
 
 def to_uint8(video: Tensor) -> np.ndarray:

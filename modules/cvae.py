@@ -43,12 +43,14 @@ class VAE_Model(nn.Module):
         args: any object with `F_dim, L_dim, N_dim, D_out_dim`: channels of the frame feature, the pose
             feature, z and the fused feature. Optional: `arch`, the networks ("lab" if absent), and the other
             `DEFAULTS` of the architecture, such as `output`: "linear", or "sigmoid" for frames in (0, 1).
+            A value of None is the default.
     """
 
     def __init__(self, args):
         super().__init__()
         networks = ARCHITECTURES[getattr(args, "arch", "lab")]
-        sizes = {name: getattr(args, name, default) for name, default in networks.DEFAULTS.items()}
+        given = {name: getattr(args, name, None) for name in networks.DEFAULTS}
+        sizes = {name: networks.DEFAULTS[name] if value is None else value for name, value in given.items()}
         (
             self.frame_transformation,
             self.label_transformation,

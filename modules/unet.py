@@ -18,7 +18,7 @@ from .shared_weights import Conv2d
 # Sizes of the networks and range of their output, where no flag sets them.
 DEFAULTS = {
     "F_dim": 32, "L_dim": 32, "N_dim": 12, "D_out_dim": 64, "output": "sigmoid",
-    "patch_size": 2, "unet_levels": 2,
+    "patch_size": 2, "unet_levels": 2, "pose_background": "#ffffff",
 }  # fmt: skip
 USES_REFERENCE = True
 
@@ -54,11 +54,21 @@ class RGB_Encoder(nn.Module):
 
 
 class Label_Encoder(RGB_Encoder):
-    """Pose encoder: pose image, a drawing on white, `(N, in_chans, H, W)` -> `(N, out_chans, h, w)`."""
+    """Pose encoder: pose image `(N, 3, H, W)` in [0, 1] -> `(N, out_chans, h, w)`.
+
+    Args:
+        background: colour behind the drawing, `#rrggbb`.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int, patch_size: int = 2, background: str = "#ffffff"):
+        super().__init__(in_chans, out_chans, patch_size)
+        colour = torch.tensor([*bytes.fromhex(background[1:])]) / 255
+        self.register_buffer("background", colour[:, None, None], persistent=False)
 
     def forward(self, pose: Tensor) -> Tensor:
-        # Thin lines are pale in small images; the square root of the line intensity darkens them.
-        return self.block(patchify(2 * (1 - pose).clamp(min=0).sqrt(), self.patch_size))
+        drawing = self.background - pose
+        # Thin lines are pale in small images; the square root of the line intensity strengthens them.
+        return self.block(patchify(2 * drawing.sign() * drawing.abs().sqrt(), self.patch_size))
 
 
 class Gaussian_Predictor(nn.Module):
@@ -152,12 +162,13 @@ class Generator(nn.Module):
 
 
 def build(
-    F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str, patch_size: int, unet_levels: int
-) -> tuple[nn.Module, ...]:
+    F_dim: int, L_dim: int, N_dim: int, D_out_dim: int, output: str, patch_size: int, unet_levels: int,
+    pose_background: str,
+) -> tuple[nn.Module, ...]:  # fmt: skip
     """The five networks, in the order of `VAE_Model`; `output` "sigmoid": frames in (0, 1)."""
     return (
         RGB_Encoder(3, F_dim, patch_size),
-        Label_Encoder(3, L_dim, patch_size),
+        Label_Encoder(3, L_dim, patch_size, pose_background),
         Gaussian_Predictor(F_dim + L_dim, N_dim, patch_size),
         Decoder_Fusion(F_dim, L_dim, N_dim, D_out_dim, unet_levels),
         Generator(D_out_dim, 3, output == "sigmoid", patch_size),

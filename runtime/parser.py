@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from PIL import ImageColor
+
 from .cli import USER_ERROR, print_error
 
 REQUIRED = object()
@@ -76,6 +78,11 @@ def float_range(minimum: float, maximum: float = float("inf"), exclusive: bool =
         return value
 
     return number
+
+
+def colour(text: str) -> str:
+    """An argparse type: the name or the code of a colour, as `#rrggbb`."""
+    return f"#{bytes(ImageColor.getrgb(text)[:3]).hex()}"
 
 
 def subset(names: tuple[str, ...], renamed: dict[str, str]):

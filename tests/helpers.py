@@ -33,10 +33,19 @@ FORKS = sys.platform == "linux"  # elsewhere a fork of a process that has loaded
 
 # A model and clips so small that an epoch takes a moment.
 SMALL_PICTURES = [f"--frame_H={HEIGHT}", f"--frame_W={WIDTH}", "--val_vi_len=6"]
+WHITE_POSES = "--pose_background=white"  # those of `write_dataset` have no background
 SMALL_MODEL = ["--arch=lab", *(f"--{name}={value}" for name, value in SIZES.items()), *SMALL_PICTURES]
-SMALL_UNET = ["--F_dim=8", "--L_dim=8", "--D_out_dim=8", *SMALL_PICTURES]
+SMALL_UNET = ["--F_dim=8", "--L_dim=8", "--D_out_dim=8", *SMALL_PICTURES, WHITE_POSES]
 # The protocol of the course lab, on small clips.
-SMALL_RUN = ["--recipe=lab", "--z=mean", *SMALL_MODEL, "--train_vi_len=4", "--num_epoch=1", "--device=cpu"]
+SMALL_RUN = [
+    "--recipe=lab",
+    "--z=mean",
+    *SMALL_MODEL,
+    "--train_vi_len=4",
+    "--num_epoch=1",
+    "--device=cpu",
+    WHITE_POSES,
+]
 
 
 def has_gpu() -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 import image_cache
 import Trainer
@@ -17,7 +18,7 @@ from runtime.cuda_graph import Graphed
 from tests.helpers import SMALL_RUN
 from training import evaluate, options
 from training.augment import augment
-from utils import to_float
+from utils import to_float, to_rgb
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def depends_on_seed(run):
 
 def fills_a_gap(run):
     poses = run.validation_video.poses
-    poses[3] = 255
+    poses[3] = ImageColor.getrgb(run.args.pose_background)
     filled = render(run)
     poses[3] = poses[2]
     return torch.equal(filled, render(run))
@@ -166,14 +167,14 @@ def augmentation(run):
     frames, poses = augment(batch, run.args)
     return (
         torch.equal(frames, to_float(batch.frames)),
-        torch.equal(poses, to_float(batch.poses)),
+        torch.allclose(poses, to_float(batch.poses)),
         run.background is not None,
     )
 
 
 def has_blank_poses(run):
     _, poses = augment(one_batch(run), run.args)
-    return (poses == 1).all(dim=(2, 3, 4)).any().item()
+    return (poses == to_rgb(run.args.pose_background)).all(dim=(2, 3, 4)).any().item()
 
 
 def num_clips(run):
@@ -200,6 +201,9 @@ EFFECTS = [
     ("--unet_levels", resolutions, {f"{UNET} --unet_levels=2": 2, f"{UNET} --unet_levels=3": 3}),
     ("--output", smallest_output, {"--output=linear": -1, "--output=sigmoid": 0}),
     ("--fill_poses", fills_a_gap, {"--fill_poses=0": False, "--fill_poses=1": True}),
+    ("--pose_background", lambda run: run.model.label_transformation.background.flatten().tolist(),
+     {f"{UNET} --pose_background={name}": rgb
+      for name, rgb in (("black", [0, 0, 0]), ("white", [1, 1, 1]), ("#ff0033", [1, 0, 0.2]))}),
     ("--tta", outputs("Generator"), {"--tta=1": (1, 3, 8, 16), "--tta=3": (3, 3, 8, 16)}),
     ("--z", depends_on_seed, {"--z=mean": False, "--z=sample": True}),
     ("--num_epoch", lambda run: [run.budget.is_finished(epoch) for epoch in (2, 3)],

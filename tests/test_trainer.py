@@ -12,7 +12,16 @@ from PIL import Image
 import Tester
 import Trainer
 from modules import VAE_Model
-from tests.helpers import LAB_FORMAT_KEYS, SMALL_MODEL, SMALL_RUN, SMALL_UNET, small_model, write_dataset
+from runtime.cli import UserError
+from tests.helpers import (
+    LAB_FORMAT_KEYS,
+    SMALL_MODEL,
+    SMALL_RUN,
+    SMALL_UNET,
+    WHITE_POSES,
+    small_model,
+    write_dataset,
+)  # fmt: skip
 from training import checkpoint
 from training.history import STEP_COLUMNS
 
@@ -159,6 +168,20 @@ def test_command_lines_of_the_course_run_as_they_are(dataset, tmp_path, monkeypa
     Tester.main(line.split())
     lines = r"===== Your Result =====\nPSNR for testing sequence1: \d+\.\d{3}\n"
     assert re.search(lines, capsys.readouterr().out)
+
+
+def test_background_of_the_poses_is_measured_said_and_stored(data, tmp_path, capsys):
+    for index, path in enumerate(sorted(data.rglob("*_label/**/*.png"))):
+        pose = Image.new("RGB", (16, 8))
+        pose.paste("yellow", (index % 12, 2, index % 12 + 3, 6))
+        pose.save(path)
+    flags = [flag for flag in SMALL_UNET if flag != WHITE_POSES]
+    train(data, tmp_path / "run", *flags, "--num_epoch=1")
+    assert "poses on black (--pose_background)" in capsys.readouterr().out
+    _, config = checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt")
+    assert config.pose_background == "#000000"
+    with pytest.raises(UserError, match="has --pose_background #000000, not #ffffff"):
+        checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt", pose_background="#ffffff")
 
 
 def test_a_run_that_is_built_writes_nothing(finished_run, dataset, tmp_path):

@@ -43,7 +43,7 @@ from tools.poses.retarget import retarget
 from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
 from training.checkpoint import load_for_inference
-from training.options import require_dataset
+from training.options import WHITE, require_dataset
 from utils import to_float
 
 MAX_GIF_FRAMES = 600
@@ -92,6 +92,9 @@ def pose_images(args, config) -> tuple[int, Iterator[np.ndarray]]:
     if args.source.is_dir():
         entries = list(numbered_images(args.source).values())
         return len(entries), _chunks(entries, lambda entry: read_image(entry.path, size))
+    if config.pose_background != WHITE:
+        trained = f"trained with poses on {config.pose_background}, and skeletons are drawn on white"
+        raise UserError(f"{args.ckpt}: {trained}; give a folder of pose images")
     keypoints, source_size = source_keypoints(args, config.frame_W / config.frame_H)
     if args.fit:
         target = pose_file.read(args.DR / pose_file.NAME)

@@ -32,7 +32,7 @@ from tools.optional import require
 from tools.web import document, motions
 from training import evaluate
 from training.checkpoint import load_for_inference
-from training.options import require_dataset
+from training.options import WHITE, require_dataset
 
 # One prediction in fp32 per frame, as in the browser; 630 frames per motion.
 PAGE_FLAGS = {"tta": 1, "precision": "fp32", "z": "mean", "val_vi_len": 630}
@@ -82,8 +82,11 @@ def uses_z(model: VAE_Model, video: Video, config) -> bool:
     return float((mean - sample)[1].abs().max()) > MIN_EFFECT
 
 
-def read_poses(dataset: Path) -> pose_file.Poses | None:
-    """The dataset's poses.json; None if there is none with folders."""
+def read_poses(dataset: Path, pose_background: str) -> pose_file.Poses | None:
+    """The dataset's poses.json; None if there is none with folders, or the page cannot draw its poses."""
+    if pose_background != WHITE:
+        cli.log(f"{dataset}: its poses are not on white, so nothing can be dragged")
+        return None
     path = dataset / pose_file.NAME
     poses = pose_file.read(path) if path.exists() else None
     if poses is None or not poses.folders:
@@ -110,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime_folder = runtime.runtime_folder(args.runtime)
     set_threads(None)
     test_videos = load_test_videos(config)
-    videos, poses = [*test_videos, load_validation_video(config)], read_poses(args.DR)
+    videos, poses = [*test_videos, load_validation_video(config)], read_poses(args.DR, config.pose_background)
     size = config.frame_H, config.frame_W
     facts = {
         **motions.drawing_style(poses, size),
@@ -118,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         "usesZ": uses_z(model, videos[0], config),
         "about": description(args, config, model, scores(model, test_videos, config)),
     }
-    collected = motions.collect(videos, poses, config.fill_poses)
+    collected = motions.collect(videos, poses, config)
     page = document.build_page(facts, collected, networks.export(model, *size), runtime_folder)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write(args.out, page)

@@ -6,7 +6,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from dataloader import ClipBatch
 from runtime.distributed import draw
-from utils import to_float
+from utils import to_float, to_rgb
 
 from .copy_paste import ROTATION, SHEAR, affine_matrix, copy_paste
 from .pose_dropout import drop_poses
@@ -25,21 +25,25 @@ def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
 
     Args:
         args: `augment`, see `--help`; without a known background, copy_paste does nothing. `pose_dropout`.
-            `reference_frame`, "any" if frame 0 is from another time.
+            `reference_frame`, "any" if frame 0 is from another time. `pose_background`.
     """
     frames, poses = to_float(batch.frames), to_float(batch.poses)
+    if args.augment == "none" and not args.pose_dropout:
+        return frames, poses
+    pose_background = to_rgb(args.pose_background, poses.device)
+    drawing = pose_background - poses  # 0 where nothing is drawn
     kinds = args.augment.split(",")
     if "copy_paste" in kinds and batch.background is not None:
         background = to_float(batch.background)
-        frames, poses = copy_paste(frames, poses, background, args.reference_frame == "any")
+        frames, drawing = copy_paste(frames, drawing, background, args.reference_frame == "any")
     if "affine" in kinds:
-        frames, poses = _affine(frames, poses)
+        frames, drawing = _affine(frames, drawing)
     if args.pose_dropout:
-        poses = drop_poses(poses, args.pose_dropout)
-    return frames, poses
+        drawing = drop_poses(drawing, args.pose_dropout)
+    return frames, pose_background - drawing
 
 
-def _affine(frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+def _affine(frames: Tensor, drawing: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate and shear whole images of some clips."""
     count, (height, width) = len(frames), frames.shape[-2:]
     selected = draw(torch.rand, count, device=frames.device) < AFFINE_FRACTION
@@ -49,9 +53,8 @@ def _affine(frames: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
     )
     linear = affine_matrix(angle, shear, torch.ones_like(angle), height / width)
     matrix = torch.cat([linear, torch.zeros_like(linear[:, :, :1])], dim=2)
-    # grid_sample pads with 0, so white is shifted to 0 while the poses are sampled.
-    flat_frames, flat_poses = frames.flatten(1, 2), poses.flatten(1, 2) - 1
+    flat_frames, flat_drawing = frames.flatten(1, 2), drawing.flatten(1, 2)
     grid = affine_grid(matrix, list(flat_frames.shape), align_corners=False)
     new_frames = grid_sample(flat_frames, grid, padding_mode="border", align_corners=False)
-    new_poses = grid_sample(flat_poses, grid, padding_mode="zeros", align_corners=False) + 1
-    return new_frames.view_as(frames), new_poses.view_as(poses)
+    new_drawing = grid_sample(flat_drawing, grid, padding_mode="zeros", align_corners=False)
+    return new_frames.view_as(frames), new_drawing.view_as(drawing)

@@ -1,4 +1,4 @@
-"""The background of each shot of a video with a static camera.
+"""The background of each shot of a video with a static camera, and the colour behind its poses.
 
 Each pixel is the median over the frames whose pose is not near it, which excludes the person.
 """
@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from utils import to_float, to_rgb
+
+MAX_POSES = 32  # evenly spaced, to find their background
 MAX_FRAMES = 240  # of a shot, evenly spaced; more do not change a median
 ROW_CHUNK = 16  # rows per median, which bounds the memory
 BODY_REACH = 0.175  # how far a body and its shadow reach from the pose, as a fraction of the height
@@ -16,10 +19,28 @@ MAX_DEVIATION = 0.03
 MIN_OVERLAP = 0.3  # of the image, that two backgrounds must both know to be compared
 
 
-def near_pose(poses: torch.Tensor, reach: float = BODY_REACH) -> torch.Tensor:
-    """Mask of the pixels near a pose drawn on white: `(..., 3, H, W)` in [0, 1] -> `(..., 1, H, W)`."""
-    is_drawn = ((1 - poses).amax(dim=-3, keepdim=True) > MIN_INTENSITY).to(poses.dtype)
-    size = 2 * int(reach * poses.shape[-2]) + 1
+def pose_background(poses: np.ndarray) -> str:
+    """The background of pose images `(N, H, W, 3)` uint8: their most frequent colour, as `#rrggbb`."""
+    indices = np.linspace(0, len(poses) - 1, min(len(poses), MAX_POSES)).round().astype(int)
+    pixels = poses[indices].reshape(-1, 3)
+    # In cells of 16 values per channel, because the colours of a JPEG vary.
+    cells = (pixels >> 4) @ np.array([256, 16, 1])
+    colour = np.median(pixels[cells == np.bincount(cells).argmax()], axis=0)
+    return f"#{bytes(colour.astype(np.uint8)).hex()}"
+
+
+def near_pose(drawing: torch.Tensor, reach: float = BODY_REACH) -> torch.Tensor:
+    """Mask of the pixels near a pose.
+
+    Args:
+        drawing: difference of the pose from its background, `(..., 3, H, W)` in [-1, 1].
+        reach: distance that is near, as a fraction of the height.
+
+    Returns:
+        `(..., 1, H, W)`, 1 near the pose.
+    """
+    is_drawn = (drawing.abs().amax(dim=-3, keepdim=True) > MIN_INTENSITY).to(drawing.dtype)
+    size = 2 * int(reach * drawing.shape[-2]) + 1
     return max_filter(max_filter(is_drawn, -1, size), -2, size)
 
 
@@ -39,15 +60,15 @@ def max_filter(values: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     return values.narrow(dim, 0, length)
 
 
-def shot_background(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+def shot_background(frames: np.ndarray, poses: np.ndarray, pose_colour: str) -> np.ndarray:
     """The background of a shot `(N, H, W, 3)`, uint8 `(H, W, 4)`: the colour, and 255 where it is known.
 
     Nothing is known if the camera moves.
     """
     indices = np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))
     _, height, width, _ = frames.shape
-    images = torch.from_numpy(poses[indices]).permute(0, 3, 1, 2)
-    is_covered = np.concatenate([near_pose(part / 255).bool().numpy()[:, 0] for part in images.split(16)])
+    colour, parts = to_rgb(pose_colour), np.split(indices, range(16, len(indices), 16))
+    is_covered = np.concatenate([near_pose(colour - to_float(poses[part]))[:, 0].bool() for part in parts])
     background = np.zeros((height, width, 4), np.uint8)
     difference = count = 0.0
     for top in range(0, height, ROW_CHUNK):
@@ -66,17 +87,20 @@ def shot_background(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
     return background
 
 
-def estimate_backgrounds(frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray]) -> np.ndarray:
+def estimate_backgrounds(
+    frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray], pose_colour: str = "#ffffff"
+) -> np.ndarray:
     """The background of each shot; what a shot never shows is taken from another with the same background.
 
     Args:
         frames, poses: uint8 `(N, H, W, 3)`.
         shots: indices of the frames of each shot.
+        pose_colour: background of the poses, `#rrggbb`.
 
     Returns:
         uint8 `(shots, H, W, 4)`, see `shot_background`.
     """
-    own = np.stack([shot_background(frames[shot], poses[shot]) for shot in shots])
+    own = np.stack([shot_background(frames[shot], poses[shot], pose_colour) for shot in shots])
     completed = own.copy()
     for background in completed:
         for other in sorted(own, key=lambda other: -int(other[..., 3].sum(dtype=np.int64))):

@@ -28,55 +28,56 @@ CHANGED, OPAQUE = (0.04, 0.12), (0.1, 0.25)
 
 
 def copy_paste(
-    frames: Tensor, poses: Tensor, background: Tensor, random_reference: bool
+    frames: Tensor, drawing: Tensor, background: Tensor, random_reference: bool
 ) -> tuple[Tensor, Tensor]:
     """Move, rescale and warp the person of some clips over the background, poses alike.
 
     Args:
-        frames, poses: `(B, T, 3, H, W)` in [0, 1].
+        frames: `(B, T, 3, H, W)` in [0, 1].
+        drawing: difference of the poses from their background, `(B, T, 3, H, W)` in [-1, 1].
         background: `(B, 4, H, W)` in [0, 1]: the colour, and 1 where it is known. A clip whose person hides
             what is not known stays unchanged.
         random_reference: frame 0 is from another time of the shot, and stays unchanged, as in generation.
 
     Returns:
-        Frames and poses of the same shapes.
+        Frames and drawings of the same shapes.
     """
     start = 1 if random_reference else 0
-    pasted = _paste(frames[:, start:], poses[:, start:], background)
-    frames, poses = (
-        torch.cat([clip[:, :start], new], dim=1) for clip, new in zip((frames, poses), pasted, strict=True)
+    pasted = _paste(frames[:, start:], drawing[:, start:], background)
+    frames, drawing = (
+        torch.cat([clip[:, :start], new], dim=1) for clip, new in zip((frames, drawing), pasted, strict=True)
     )
-    return frames, poses
+    return frames, drawing
 
 
-def _paste(frames: Tensor, poses: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+def _paste(frames: Tensor, drawing: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     colour, known = background[:, None, :3], background[:, None, 3:]
-    person, opaque = person_masks(frames, poses, colour)
+    person, opaque = person_masks(frames, drawing, colour)
     is_covered = (person * (1 - known)).amax(dim=(1, 2, 3, 4)) > 0.5
     is_selected = draw(torch.rand, len(frames), device=frames.device) < COPY_PASTE_FRACTION
-    scale, grid = _placement(_center(poses), *frames.shape[-2:])
+    scale, grid = _placement(_center(drawing), *frames.shape[-2:])
     # Where the person is not opaque (edges, shadows), the change of the old background is added to the new
     # one.
     residual = frames * opaque + (frames - colour) * (person * (1 - opaque))
     # Bicubic, because bilinear sampling blurs a small image.
     layer = _sample(torch.cat([residual, opaque], dim=2), grid, "bicubic")
     alpha = layer[:, :, 3:].clamp(0, 1)
-    intensity = _sample(1 - poses, grid, "bilinear")
-    intensity = torch.where(_per_clip(scale > THINNING_MIN_SCALE), _thinned(intensity), intensity)
+    new_drawing = _sample(drawing, grid, "bilinear")
+    new_drawing = torch.where(_per_clip(scale > THINNING_MIN_SCALE), _thinned(new_drawing), new_drawing)
     erased = torch.lerp(frames, colour.expand_as(frames), person)
     new_frames = (erased * (1 - alpha) + layer[:, :, :3]).clamp(0, 1)
-    new_poses = 1 - _cropped_at_edges(intensity)
+    new_drawing = _cropped_at_edges(new_drawing)
     is_changed = _per_clip(is_selected & ~is_covered)
-    return torch.where(is_changed, new_frames, frames), torch.where(is_changed, new_poses, poses)
+    return torch.where(is_changed, new_frames, frames), torch.where(is_changed, new_drawing, drawing)
 
 
-def person_masks(frames: Tensor, poses: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+def person_masks(frames: Tensor, drawing: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     """Where the person or their shadow changes the background, and where they hide it.
 
     Two masks `(B, T, 1, H, W)` in [0, 1], of clips `(B, T, 3, H, W)` and backgrounds `(B, 1, 3, H, W)`.
     """
     difference = (frames - colour).abs().amax(dim=2, keepdim=True)
-    near = near_pose(poses)
+    near = near_pose(drawing)
     changed, opaque = (
         ((difference - low) / (high - low)).clamp(0, 1) * near for low, high in (CHANGED, OPAQUE)
     )
@@ -87,10 +88,10 @@ def person_masks(frames: Tensor, poses: Tensor, colour: Tensor) -> tuple[Tensor,
     return soft, torch.minimum(opaque, soft)
 
 
-def _center(poses: Tensor) -> Tensor:
+def _center(drawing: Tensor) -> Tensor:
     """The mean horizontal position of the body in each clip, `(B,)` in [-1, 1]."""
-    weights = (1 - poses).sum(dim=(1, 2, 3))
-    x = torch.linspace(-1, 1, poses.shape[-1], device=poses.device)
+    weights = drawing.abs().sum(dim=(1, 2, 3))
+    x = torch.linspace(-1, 1, drawing.shape[-1], device=drawing.device)
     return (weights * x).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-3)
 
 
@@ -123,29 +124,29 @@ def affine_matrix(angle: Tensor, shear: Tensor, scale: Tensor, aspect: float) ->
     return scale[:, None, None] * torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
-def _thinned(intensity: Tensor) -> Tensor:
+def _thinned(drawing: Tensor) -> Tensor:
     """Only the ridges of blurred lines: the lines of pose images have one width at any size of a body."""
-    flat = intensity.amax(dim=2, keepdim=True).flatten(0, 1)
+    flat = drawing.abs().amax(dim=2, keepdim=True).flatten(0, 1)
     is_ridge = (flat >= max_filter(flat, -1, 3)) | (flat >= max_filter(flat, -2, 3))
     is_strong = flat > 0.5 * max_filter(
         max_filter(flat, -1, 5), -2, 5
     )  # not the end of a ridge across a line
-    return intensity * (is_ridge & is_strong).view(*intensity.shape[:2], 1, *intensity.shape[3:])
+    return drawing * (is_ridge & is_strong).view(*drawing.shape[:2], 1, *drawing.shape[3:])
 
 
-def _cropped_at_edges(intensity: Tensor) -> Tensor:
+def _cropped_at_edges(drawing: Tensor) -> Tensor:
     """Erase the pose near the upper and lower edge, in some clips whose bodies reach beyond it."""
-    count, height, device = len(intensity), intensity.shape[-2], intensity.device
+    count, height, device = len(drawing), drawing.shape[-2], drawing.device
     rows = torch.arange(height, device=device)
 
     def depth(edge_row: int, maximum: float) -> Tensor:
         u, distance = (draw(torch.rand, count, device=device) for _ in range(2))
-        reaches = intensity[:, :, :, edge_row].amax(dim=(1, 2, 3)) > MIN_INTENSITY
+        reaches = drawing[:, :, :, edge_row].abs().amax(dim=(1, 2, 3)) > MIN_INTENSITY
         return (reaches & (u < CROP_PROBABILITY)) * distance * maximum * height
 
     above, below = depth(0, CROP_TOP)[:, None], depth(-1, CROP_BOTTOM)[:, None]
     is_kept = (rows >= above) & (rows <= height - 1 - below)
-    return intensity * is_kept[:, None, None, :, None]
+    return drawing * is_kept[:, None, None, :, None]
 
 
 def _sample(images: Tensor, grid: Tensor, mode: str) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import ImageColor
 from torch import Tensor
 
 import utils
@@ -31,7 +32,7 @@ def generate(
     """Generate all videos in one batch; each `(T, 3, H, W)`, the first frame included.
 
     Args:
-        args: `precision, tta, fill_poses, seed`.
+        args: `precision, tta, fill_poses, pose_background, seed`.
         sample: draw z from the prior, sample number `draw` of the seed, instead of z = 0.
         report: see `VAE_Model.generate`.
     """
@@ -39,7 +40,7 @@ def generate(
     longest = max(len(video.poses) for video in videos)
     # A shorter video repeats its last pose; the frames of these poses are cut off.
     repeated = np.arange(longest)
-    filled = [fill_missing_poses(video.poses, args.fill_poses) for video in videos]
+    filled = [fill_missing_poses(video.poses, args.fill_poses, args.pose_background) for video in videos]
     poses = torch.stack([to_float(poses[repeated.clip(max=len(poses) - 1)]) for poses in filled])
     first_frames = torch.stack([to_float(video.first_frame, device) for video in videos])
     generator = torch.Generator(device).manual_seed(args.seed + draw)
@@ -107,7 +108,7 @@ def score_drift(model: VAE_Model, videos: list[Video], args) -> None:
     for index, video in enumerate(videos):
         if video.truth is None:
             continue
-        poses = fill_missing_poses(video.poses, args.fill_poses)
+        poses = fill_missing_poses(video.poses, args.fill_poses, args.pose_background)
         truth, poses = video.truth[None].to(device), to_float(poses[None], device)
         z = None
         if args.z == "sample":  # drawn for all videos together, as in `VAE_Model.generate`
@@ -134,7 +135,8 @@ def score_pose_dropout(model: VAE_Model, videos: list[Video], args) -> None:
     for index, video in enumerate(videos):
         is_blank = np.random.default_rng([args.seed, index]).random(len(video.poses)) < args.pose_dropout
         is_blank[0] = False
-        poses = np.where(is_blank[:, None, None, None], np.uint8(255), video.poses)
+        poses = video.poses.copy()
+        poses[is_blank] = ImageColor.getrgb(args.pose_background)
         blanked.append(replace(video, poses=poses))
         masks.append(is_blank[1:])
     predicted = generate(model, videos, args), generate(model, blanked, args)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modules import ARCHITECTURES
 from runtime.cli import UserError
-from runtime.parser import REQUIRED, Flag, Parser, float_range, int_range, subset
+from runtime.parser import REQUIRED, Flag, Parser, colour, float_range, int_range, subset
 
 from .augment import KINDS
 from .schedules import KL_CYCLES, KL_END, TFR_END
@@ -40,6 +40,7 @@ RENAMED_FLAGS = {
 }  # fmt: skip
 RENAMED_KINDS = {"turn": "affine", "paste": "copy_paste"}
 
+WHITE = "#ffffff"
 COUNT, FRAMES = int_range(1), int_range(2)
 POSITIVE, FRACTION, PART = (
     float_range(0, exclusive=True),
@@ -85,12 +86,16 @@ MODEL = (
 GENERATION = (
     Flag("--fill_poses", 5, "fill gaps of up to N missing poses with the nearest pose", type=int_range(0)),
     Flag(
+        "--pose_background", None, "background of the poses, such as black or #000000; by default the most "
+        "frequent colour of the training poses", type=colour,
+    ),
+    Flag(
         "--tta", 3, "test-time augmentation: number of shifted inputs to average over", type=int_range(1, 99)
     ),
     Flag(
         "--z", "mean", "latent in generation: the prior's mean (0), or a sample", choices=["mean", "sample"]
     ),
-)
+)  # fmt: skip
 TRAINING = (
     Flag(
         "--recipe", "default", "default values of all flags: those listed here, the course's protocol (lab), "
@@ -263,6 +268,8 @@ def resolve(
     # Flags that only Tester.py has share some names with flags of training.
     not_inherited = NOT_INHERITED | {flag.dest for flag in groups.get("test", ())}
     inherited = {name: value for name, value in checkpoint_args.items() if name not in not_inherited}
+    if checkpoint_args:  # of the course, or of a former version: every background was taken for white
+        inherited.setdefault("pose_background", WHITE)
     values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
     values |= RECIPES.get(recipe, {}) | inherited | cli_args
     for name, flag in flags.items():  # a checkpoint may have values that are gone

@@ -9,23 +9,23 @@ MAX_LENGTH = 3  # frames in a row
 RADIUS = (0.1, 0.3)  # of a lost part, as a fraction of the height
 
 
-def drop_poses(poses: Tensor, fraction: float) -> Tensor:
+def drop_poses(drawing: Tensor, fraction: float) -> Tensor:
     """Erase whole poses in half of the clips, and a disc around a point of the body in the others.
 
     Poses 0 and 1 are kept: frame 0 may be from another time, and what is lost must be seen in the frame
         before.
 
     Args:
-        poses: `(B, T, 3, H, W)` in [0, 1], on white.
+        drawing: difference of the poses from their background, `(B, T, 3, H, W)` in [-1, 1].
         fraction: of the other poses that is lost.
 
     Returns:
         The same shape.
     """
-    batch, length, _, height, width = poses.shape
+    batch, length, _, height, width = drawing.shape
 
     def uniform(*shape: int) -> Tensor:
-        return draw(torch.rand, batch, *shape, device=poses.device)
+        return draw(torch.rand, batch, *shape, device=drawing.device)
 
     # A loss lasts 1, 2 or 3 frames, two on average.
     begins = uniform(length + MAX_LENGTH - 1) < fraction / (1 + MAX_LENGTH) * 2
@@ -36,21 +36,21 @@ def drop_poses(poses: Tensor, fraction: float) -> Tensor:
             for age in range(MAX_LENGTH)
         ]
     ).any(dim=0)
-    is_lost = is_lost & (torch.arange(length, device=poses.device) > 1)
+    is_lost = is_lost & (torch.arange(length, device=drawing.device) > 1)
     is_whole = uniform() < 0.5
-    area = is_whole[:, None, None] | _disc(poses, uniform(length * height * width), uniform())
-    return poses.masked_fill((is_lost[:, :, None, None] & area[:, None])[:, :, None], 1.0)
+    area = is_whole[:, None, None] | _disc(drawing, uniform(length * height * width), uniform())
+    return drawing.masked_fill((is_lost[:, :, None, None] & area[:, None])[:, :, None], 0.0)
 
 
-def _disc(poses: Tensor, noise: Tensor, u: Tensor) -> Tensor:
+def _disc(drawing: Tensor, noise: Tensor, u: Tensor) -> Tensor:
     """A disc around a random point of the drawn poses of each clip, `(B, H, W)` bool."""
-    height, width = poses.shape[-2:]
-    intensity = (1 - poses).amax(dim=2).flatten(1)
+    height, width = drawing.shape[-2:]
+    intensity = drawing.abs().amax(dim=2).flatten(1)
     # The largest of `intensity / exponential noise` is a draw with the probabilities `intensity`.
     point = (intensity / -noise.clamp(min=1e-7).log().clamp(max=-1e-7)).argmax(dim=1) % (height * width)
     low, high = RADIUS
     radius = height * (low + (high - low) * u)
-    rows, columns = (torch.arange(side, device=poses.device) for side in (height, width))
+    rows, columns = (torch.arange(side, device=drawing.device) for side in (height, width))
     down = rows[None, :, None] - (point // width)[:, None, None]
     across = columns[None, None, :] - (point % width)[:, None, None]
     return down.square() + across.square() < radius.square()[:, None, None]

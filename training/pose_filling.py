@@ -3,23 +3,27 @@
 from itertools import pairwise
 
 import numpy as np
+from PIL import ImageColor
 
 MIN_INTENSITY = 25  # of 255, from which a pixel counts as drawn
 
 
-def fill_missing_poses(poses: np.ndarray, max_gap: int) -> np.ndarray:
+def fill_missing_poses(poses: np.ndarray, max_gap: int, background: str) -> np.ndarray:
     """Replace blank poses between two drawn ones by the nearer of these, the earlier one in the middle.
 
     Longer gaps stay blank: the person has left the image.
 
     Args:
-        poses: uint8 `(T, H, W, 3)`, drawn on white.
+        poses: uint8 `(T, H, W, 3)`.
         max_gap: longest run of blank poses to fill; 0 changes nothing.
+        background: colour of a blank pose, `#rrggbb`.
 
     Returns:
         uint8 of the same shape; `poses` itself if nothing is filled.
     """
-    drawn = np.flatnonzero(poses.min(axis=(1, 2, 3)) < 255 - MIN_INTENSITY)
+    colour = np.array(ImageColor.getrgb(background))
+    darker, lighter = colour - poses.min(axis=(1, 2)), poses.max(axis=(1, 2)) - colour  # (T, 3)
+    drawn = np.flatnonzero(np.maximum(darker, lighter).max(axis=1) > MIN_INTENSITY)
     source = np.arange(len(poses))
     for before, after in pairwise(drawn):
         if 1 < after - before <= max_gap + 1:

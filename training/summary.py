@@ -15,7 +15,7 @@ from torch import nn
 from runtime.device import autocast, num_cores, resolve_precision
 
 from . import schedules
-from .options import RECIPES
+from .options import RECIPES, WHITE
 from .schedules import FIRST_BETA, MIN_STEPS, Budget, Step
 
 KL_SCALES = {"sum": "on the sum over z", "elbo": "on the ELBO's scale"}
@@ -56,6 +56,8 @@ def run_summary(args, model: nn.Module, device: torch.device, make_batches: Call
         *idle_schedules(args),
         *_short_run(args, model, device, budget.num_steps),
     ]
+    if args.pose_background != WHITE:
+        lines.append(f"poses on {args.pose_background.replace('#000000', 'black')} (--pose_background)")
     if background is not None and (missing := sum(not image[..., 3].any() for image in background)):
         lines.append(
             f"--augment {args.augment}: {missing} of {len(background)} shots have no static background"

@@ -111,3 +111,16 @@ def test_unet_takes_frames_of_any_size(patch_size, levels, size):
     assert predicted.shape == frames[:, 1:].shape
     assert mu.shape[2:] == model.latent_shape(*size)
     assert model.generate(frames[:, 0], poses).shape == frames.shape
+
+
+def test_pose_encoder_gets_the_same_drawing_on_black_inverted():
+    on_white, on_black = (make_model("unet", pose_background=colour) for colour in ("#ffffff", "#000000"))
+    pose = random_clips()[1][:, 0]
+    pose[..., :4, :] = 1  # background
+    given = []
+    for encoder in (on_white.label_transformation, on_black.label_transformation):
+        encoder.block.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    on_white.label_transformation(pose)
+    on_black.label_transformation(1 - pose)
+    torch.testing.assert_close(given[1], -given[0])
+    assert not given[0][..., :2, :].any() and given[0].abs().max() > 1

@@ -15,6 +15,7 @@ from tools.poses.retarget import FEET, ROOT, bone_lengths, retarget
 from tools.synthetic.body import random_figure
 from tools.synthetic.frames import pose_keypoints, view_of
 from tools.synthetic.skeleton import JOINTS
+from training import checkpoint
 
 SIZE = (128, 64)
 SHIFT = np.array([400.0, -90.0])
@@ -106,6 +107,19 @@ def test_poses_of_another_person_drive_the_trained_one(person, trained, tmp_path
 def test_pose_images_of_another_dataset_drive_the_trained_person(person, tmp_path):
     frames, num_gif_frames = drive(person, person[0] / "test" / "test_label" / "0", tmp_path)
     assert len(frames) == num_gif_frames == 6
+
+
+def test_poses_are_drawn_only_for_a_model_of_poses_on_white(person, tmp_path):
+    data, ckpt = person
+    content = checkpoint.read(ckpt)
+    checkpoint.write(
+        tmp_path / "black.ckpt", content | {"args": content["args"] | {"pose_background": "#000000"}}
+    )
+    source = data / "poses.json"
+    with pytest.raises(UserError, match="on #000000, and skeletons are drawn on white; give a folder"):
+        drive((data, tmp_path / "black.ckpt"), source, tmp_path)
+    frames, _ = drive((data, tmp_path / "black.ckpt"), data / "test" / "test_label" / "0", tmp_path)
+    assert len(frames) == 6
 
 
 def test_mistakes_are_one_line(person, tmp_path):

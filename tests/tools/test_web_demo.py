@@ -248,6 +248,8 @@ def test_without_joints_motions_are_played_and_nothing_is_dragged(
 ):
     data = tmp_path / "data"
     shutil.copytree(person / "data", data)
+    assert web_demo.read_poses(data, "#ffffff")
+    assert web_demo.read_poses(data, "#000000") is None
     (data / "poses.json").unlink()
     web_demo.main([str(person / "run" / "best.ckpt"), str(tmp_path / "page.html"), "--DR", str(data)])
     assert "nothing can be dragged" in capsys.readouterr().out

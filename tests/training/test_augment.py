@@ -9,9 +9,10 @@ from training.augment import KINDS, augment
 from utils import to_float
 
 
-def augmented(frames, poses, kinds, background=None, pose_dropout=0.0):
+def augmented(frames, poses, kinds, background=None, pose_dropout=0.0, pose_background="#ffffff"):
     torch.manual_seed(0)
     flags = SimpleNamespace(augment=kinds, pose_dropout=pose_dropout, reference_frame="clip")
+    flags.pose_background = pose_background
     return augment(ClipBatch(frames, poses, background), flags)
 
 
@@ -40,11 +41,28 @@ def test_areas_stay_the_same_in_images_that_are_not_square():
     torch.testing.assert_close(areas, torch.full((30,), 256.0), rtol=0.08, atol=0)
 
 
-def test_what_enters_the_image_is_white_in_poses_and_the_edge_s_colour_in_frames():
+@pytest.mark.parametrize("grey", [255, 0, 102])
+def test_what_enters_the_image_is_background_in_poses_and_the_edge_s_colour_in_frames(grey):
     clips = torch.full((8, 2, 32, 64, 3), 51, dtype=torch.uint8)
-    frames, poses = augmented(clips, torch.full_like(clips, 255), "affine")
+    colour = f"#{bytes([grey] * 3).hex()}"
+    frames, poses = augmented(clips, torch.full_like(clips, grey), "affine", pose_background=colour)
     torch.testing.assert_close(frames, torch.full_like(frames, 0.2))
-    torch.testing.assert_close(poses, torch.ones_like(poses))
+    torch.testing.assert_close(poses, torch.full_like(poses, grey / 255))
+
+
+@pytest.mark.parametrize(("kinds", "pose_dropout"), [*((kind, 0.0) for kind in KINDS), ("none", 0.5)])
+def test_poses_on_black_become_what_those_on_white_become_inverted(monkeypatch, kinds, pose_dropout):
+    monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
+    frames, background = torch.full((2, 20, 3, 32, 64, 3), 90, dtype=torch.uint8).unbind(0)
+    frames[:, :, 8:24, 28:34] = 200
+    poses = torch.full_like(frames, 255)
+    poses[:, :, 9:23, 30:32] = torch.tensor([10, 200, 90], dtype=torch.uint8)
+    background = torch.cat([background, torch.full_like(background[..., :1], 255)], dim=-1)[:, 0]
+    on_white = augmented(frames, poses, kinds, background, pose_dropout)
+    on_black = augmented(frames, 255 - poses, kinds, background, pose_dropout, "#000000")
+    torch.testing.assert_close(on_black[0], on_white[0])
+    torch.testing.assert_close(on_black[1], 1 - on_white[1])
+    assert not torch.allclose(on_white[1], to_float(poses), atol=0.01)
 
 
 @pytest.mark.parametrize("pose_dropout", [0.0, 0.5])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataloader import ClipBatch
-from training.background import estimate_backgrounds, near_pose
+from training.background import estimate_backgrounds, near_pose, pose_background
 from training.copy_paste import COPY_PASTE_FRACTION, copy_paste
 from utils import to_float
 
@@ -37,9 +37,10 @@ def make_batch(positions, count, alpha=255):
 
 
 def paste(positions, count=40, alpha=255, random_reference=False):
-    """The given clips and the result of `copy_paste`."""
+    """The given clips, poses as their difference from white, and the result of `copy_paste`."""
     torch.manual_seed(0)
-    clips = [to_float(images) for images in make_batch(positions, count, alpha)]
+    frames, poses, background = (to_float(images) for images in make_batch(positions, count, alpha))
+    clips = [frames, 1 - poses, background]
     return clips, copy_paste(*clips, random_reference)
 
 
@@ -48,10 +49,10 @@ def is_red(frames):
     return frames[..., 0, :, :] - frames[..., 2, :, :] > 0.4
 
 
-def assert_person_is_at_the_pose_and_the_wall_elsewhere(frames, poses, reach):
-    is_drawn = (1 - poses).amax(dim=2) > 0.7
+def assert_person_is_at_the_pose_and_the_wall_elsewhere(frames, drawing, reach):
+    is_drawn = drawing.amax(dim=2) > 0.7
     assert is_red(frames)[is_drawn].float().mean() > 0.95
-    far = (near_pose(poses, reach) == 0).expand_as(frames)
+    far = (near_pose(drawing, reach) == 0).expand_as(frames)
     expected = to_float(wall()[None]).expand_as(frames)
     torch.testing.assert_close(frames[far], expected[far], atol=0.03, rtol=0)
 
@@ -61,6 +62,26 @@ def test_background_is_the_wall_even_where_the_person_stands_most_of_the_time():
     (background,) = estimate_backgrounds(frames, poses, [np.arange(36)])
     assert (background[..., 3] == 255).all()
     assert np.array_equal(background[..., :3], wall())
+
+
+def test_background_excludes_the_person_by_poses_on_black_too():
+    frames, poses = make_video([20] * 30 + [50] * 6, wall())
+    on_white, on_black = (
+        estimate_backgrounds(frames, images, [np.arange(36)], colour)
+        for images, colour in ((poses, "#ffffff"), (255 - poses, "#000000"))
+    )
+    assert np.array_equal(on_black, on_white)
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (68, 1, 84), (127, 128, 129)])
+@pytest.mark.parametrize("noise", [0, 3])
+def test_background_of_poses_is_their_most_frequent_colour(colour, noise):
+    rng = np.random.default_rng(0)
+    poses = np.full((50, HEIGHT, WIDTH, 3), colour, np.int16)
+    poses[:, 8:24, 10:34] = rng.integers(256, size=(50, 16, 24, 3))
+    poses += rng.integers(-noise, noise + 1, poses.shape)
+    found = bytes.fromhex(pose_background(poses.clip(0, 255).astype(np.uint8))[1:])
+    assert np.abs(np.array([*found]) - colour).max() <= noise
 
 
 @pytest.mark.parametrize("is_same_wall", [True, False])
@@ -87,11 +108,11 @@ def test_shot_of_a_moving_camera_has_no_background():
 
 def test_pasted_person_stands_at_the_pasted_pose_before_the_same_wall(monkeypatch):
     monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
-    _, (frames, poses) = paste([28, 29, 30])
+    _, (frames, drawing) = paste([28, 29, 30])
     heights = is_red(frames).any(dim=3).sum(dim=2)
     assert heights.max() > 1.5 * 16 and heights.min() < 0.85 * 16
     is_near = heights.amax(dim=1) <= 20  # larger persons reach farther than `near_pose`
-    assert_person_is_at_the_pose_and_the_wall_elsewhere(frames[is_near], poses[is_near], reach=0.175)
+    assert_person_is_at_the_pose_and_the_wall_elsewhere(frames[is_near], drawing[is_near], reach=0.175)
 
 
 @pytest.mark.parametrize("random_reference", [False, True])
@@ -104,16 +125,16 @@ def test_frames_of_a_clip_move_alike_except_a_random_reference_frame(monkeypatch
 
 
 def test_a_fraction_of_the_clips_is_changed():
-    (given, given_poses, _), (frames, poses) = paste([28, 29], 200)
-    is_changed = (poses != given_poses).flatten(1).any(dim=1)
+    (given, given_drawing, _), (frames, drawing) = paste([28, 29], 200)
+    is_changed = (drawing != given_drawing).flatten(1).any(dim=1)
     assert is_changed.float().mean() == pytest.approx(COPY_PASTE_FRACTION, abs=0.08)
     assert torch.equal(is_changed, (frames != given).flatten(1).any(dim=1))
 
 
 def test_clips_without_a_known_background_stay_as_they_are(monkeypatch):
     monkeypatch.setattr("training.copy_paste.COPY_PASTE_FRACTION", 1.0)
-    (given, given_poses, _), (frames, poses) = paste([28, 29], alpha=0)
-    assert torch.equal(frames, given) and torch.equal(poses, given_poses)
+    (given, given_drawing, _), (frames, drawing) = paste([28, 29], alpha=0)
+    assert torch.equal(frames, given) and torch.equal(drawing, given_drawing)
 
 
 def test_poses_of_persons_beyond_an_edge_are_cropped_near_it_and_frames_are_not(monkeypatch):
@@ -126,6 +147,6 @@ def test_poses_of_persons_beyond_an_edge_are_cropped_near_it_and_frames_are_not(
     assert torch.equal(frames, same_frames)
     is_cropped = (whole != cropped).flatten(1).any(dim=1)
     assert 10 < is_cropped.sum() < 60
-    assert (cropped[whole != cropped] == 1).all()
+    assert (cropped[whole != cropped] == 0).all()
     edges = whole[is_cropped][:, :, :, [0, -1]]
-    assert (edges < 0.9).flatten(1).any(dim=1).all()
+    assert (edges > 0.1).flatten(1).any(dim=1).all()

@@ -28,5 +28,14 @@ def sources(poses):
 def test_short_gaps_show_the_nearer_neighbour_and_others_stay_blank(max_gap, expected):
     poses = make_poses([0, 1, 0, 1, 0, 0, 0, 1, 1, 0])
     before = poses.copy()
-    assert sources(fill_missing_poses(poses, max_gap)) == expected
+    assert sources(fill_missing_poses(poses, max_gap, "#ffffff")) == expected
     assert np.array_equal(poses, before)
+    assert sources(255 - fill_missing_poses(255 - poses, max_gap, "#000000")) == expected
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (90, 90, 90), (210, 90, 0)])
+def test_any_colour_but_the_background_is_a_drawn_pose(colour):
+    poses = np.full((3, 4, 6, 3), (60, 60, 60), np.uint8)
+    poses[[0, 2], 2, 2] = colour
+    filled = fill_missing_poses(poses, 1, "#3c3c3c")
+    assert np.array_equal(filled[1], poses[0])

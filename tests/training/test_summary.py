@@ -10,7 +10,7 @@ from training.summary import idle_schedules, run_summary
 
 
 def make_args(flags):
-    return options.trainer_args(["--DR=.", "--save_root=run", *flags.split()])
+    return options.trainer_args(["--DR=.", "--save_root=run", "--pose_background=white", *flags.split()])
 
 
 def summary_of(flags="", background=None, num_steps=25, max_batch=1000):

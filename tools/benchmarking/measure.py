@@ -24,6 +24,7 @@ from training import evaluate, options
 from training.augment import needs_background
 from training.meter import Meter
 from training.optimizers import make_optimizer
+from training.options import WHITE
 from utils import to_float
 
 try:
@@ -90,6 +91,7 @@ class Side:
     def __init__(self, name: str, args):
         self.is_product, self.args = name == "product", args
         self.device = device = select_device(args.device, args.gpu)
+        args.pose_background = WHITE
         set_threads(args.threads or num_cores())
         # On an Apple GPU, clips are on the CPU until they are augmented, as in `ClipLoader`.
         self.batch = random_batch(args, torch.device("cpu") if device.type == "mps" else device)

@@ -61,13 +61,13 @@ def drawing_style(poses: Poses | None, frame_size: tuple[int, int]) -> dict:
     return {"joints": JOINTS, "style": style | {"frameSize": frame_size[::-1]}}
 
 
-def collect(videos: list[Video], poses: Poses | None, fill_poses: int) -> Motions:
+def collect(videos: list[Video], poses: Poses | None, config) -> Motions:
     """The motions of some videos, as keypoints where these are known.
 
     Args:
         videos: of the test and of validation.
         poses: of the dataset; None if unknown.
-        fill_poses: see `fill_missing_poses`.
+        config: `fill_poses, pose_background`.
     """
     labels, motions = [], []
     unit = max(poses.size) / UNITS if poses else 1.0
@@ -76,7 +76,7 @@ def collect(videos: list[Video], poses: Poses | None, fill_poses: int) -> Motion
         name = f"test {video.number}" if is_test else "validation"
         keypoints = _keypoints(poses, f"test/test_label/{video.number}" if is_test else "val/val_label")
         labels.append({"name": name, "kind": "joints" if len(keypoints) else "images"})
-        images = fill_missing_poses(video.poses, fill_poses)
+        images = fill_missing_poses(video.poses, config.fill_poses, config.pose_background)
         motions.append(_to_int16(keypoints[: len(images)], unit) if len(keypoints) else images)
     references = np.stack([image for video in videos for image in (video.first_frame, video.poses[0])])
     training_poses, max_distance = _keypoints(poses, "train/train_label"), None
