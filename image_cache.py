@@ -96,10 +96,12 @@ def read_rgb(path: str | Path) -> Image.Image:
         image = _decoded(path)
         with contextlib.suppress(Exception):  # damaged EXIF data raises errors of any kind
             image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise ValueError("pixels are floating-point numbers of unknown range")
+        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+            raise ValueError("pixels are 32-bit numbers of unknown range")
         if image.mode.startswith("I"):
+            info = image.info
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            image.info = info
         if image.has_transparency_data:
             background = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(background, image.convert("RGBA"))
@@ -121,7 +123,20 @@ def _decoded(path: str | Path) -> Image.Image:
         # Pillow refuses large or damaged metadata, which viewers pass over.
         image = Image.open(io.BytesIO(_without_metadata(data)), formats=FORMATS)
         image.load()
+    if image.format == "PNG":
+        _scale_transparency(image, bit_depth=data[24])
     return image
+
+
+def _scale_transparency(image: Image.Image, bit_depth: int) -> None:
+    """Scale the transparent colour of a PNG to 8 bits, as Pillow does with the pixels."""
+    colour = image.info.get("transparency")
+    if colour is None or image.mode == "P" or bit_depth not in (2, 4, 16):
+        return
+    scaled = [
+        value >> 8 if bit_depth == 16 else value * 255 // (2**bit_depth - 1) for value in np.ravel(colour)
+    ]
+    image.info["transparency"] = tuple(map(int, scaled)) if isinstance(colour, tuple) else int(scaled[0])
 
 
 def _without_metadata(png: bytes) -> bytes:

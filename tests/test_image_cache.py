@@ -75,6 +75,41 @@ def test_grey_sixteen_bit_palette_and_transparent_images_are_converted(tmp_path)
     assert (read[:2] == (200, 10, 10)).all() and (read[2:] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("colour_type", "bit_depth", "shown", "clear"),
+    [
+        (0, 1, 1, 0),
+        (0, 2, 1, 2),
+        (0, 4, 5, 9),
+        (0, 8, 85, 153),
+        (0, 16, 0x5500, 0x9912),
+        (2, 16, 0x5500, 0x9912),
+    ],
+)
+def test_transparent_colour_of_a_png_of_any_depth_is_white(tmp_path, colour_type, bit_depth, shown, clear):
+    """Two rows of 8 pixels: one colour, and the transparent one."""
+    channels = 3 if colour_type == 2 else 1
+
+    def row(value):
+        bits = f"{value:0{bit_depth}b}" * 8 * channels
+        return b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 2, bit_depth, colour_type, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", clear) * channels),
+        (b"IDAT", zlib.compress(row(shown) + row(clear))),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    pixels = np.asarray(read_rgb(tmp_path / "1.png"))
+    assert (pixels[1] == 255).all()
+    assert np.unique(pixels[0]).tolist() == [255 if bit_depth == 1 else 85]
+
+
 TWO_COLOURS = np.repeat(np.array([[[220, 30, 30]], [[30, 30, 220]]], np.uint8), 8, axis=0).repeat(24, axis=1)
 
 
@@ -92,9 +127,10 @@ def test_every_common_format_is_read(tmp_path, suffix):
 
 
 def test_pixels_of_unknown_range_are_refused(tmp_path):
-    Image.fromarray(np.full((8, 16), 0.5, np.float32)).save(tmp_path / "1.tif")
-    with pytest.raises(UserError, match="unknown range"):
-        read_rgb(tmp_path / "1.tif")
+    for dtype in (np.float32, np.int32):
+        Image.fromarray(np.full((8, 16), 1, dtype)).save(tmp_path / "1.tif")
+        with pytest.raises(UserError, match="unknown range"):
+            read_rgb(tmp_path / "1.tif")
 
 
 def with_chunk(png, name, data, checksum_error=0):
