@@ -14,7 +14,7 @@ from runtime.cli import UserError, log
 from truth import true_frames
 from utils import to_float
 
-MIN_TIME_STEP = 8  # milliseconds: 120 frames per second
+MIN_TIME_STEP = 4  # milliseconds: 250 frames per second
 
 
 class ClipBatch(NamedTuple):

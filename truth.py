@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from image_cache import load_images, numbered_images
-from runtime.cli import UserError
+from runtime.cli import UserError, log
 from utils import to_float
 
 MAX_OFFSET = 0.4  # of a pose from its line in a CSV, in steps
@@ -59,6 +59,8 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
         delimiter = next((mark for mark in ";," if mark in lines[0]), None)
         if delimiter == ";":  # then decimals may have commas
             lines = [line.replace(",", ".") for line in lines]
+        if len(lines) > 1 and _is_header(lines[0].split(delimiter)):
+            del lines[0]
         table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
         raise UserError(f"{path}: is not a table of numbers ({error})") from None
@@ -67,6 +69,17 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
             f"{path}: {table.shape[0]} rows of {table.shape[1]} numbers; expected {length} rows "
             f"of {3 * height * width} (3 x {height} x {width})"
         )
+    if len(table) > length:
+        log(f"{path}: {len(table)} lines, the first {length} are used")
     if not ((table >= 0) & (table <= 1)).all():
         raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
     return torch.from_numpy(table[rows].reshape(len(rows), 3, height, width))
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether the fields of a line are names or numbers of columns."""
+    try:
+        values = [float(field) for field in fields]
+    except ValueError:
+        return True
+    return len(values) > 2 and values == list(range(len(values)))

@@ -147,6 +147,8 @@ def test_test_videos_come_in_the_order_of_their_numbers(tmp_path):
         (",", lambda text: "\ufeff" + text),
         (",", lambda text: text.replace("\n", "\r\n")),
         (", ", lambda text: text + "\n"),
+        (",", lambda text: ",".join(map(str, range(3 * 8 * 16))) + "\n" + text),
+        (";", lambda text: "".join(f"pixel {i};" for i in range(3 * 8 * 16))[:-1] + "\n" + text),
     ],
 )
 def test_truth_from_csv_is_that_from_images(tmp_path, delimiter, change):
@@ -164,7 +166,16 @@ def test_truth_from_csv_is_that_from_images(tmp_path, delimiter, change):
     torch.testing.assert_close(from_csv.truth, video.truth, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [24, 30, 50, 60, 120])
+def test_lines_of_a_truth_csv_beyond_the_last_pose_are_said(tmp_path, capsys):
+    root = write_dataset(tmp_path, sequences=1, truth=False)
+    (root / "Demo_Test").mkdir()
+    np.savetxt(root / "Demo_Test" / "GT0.csv", np.linspace(0, 1, 9)[:, None].repeat(3 * 8 * 16, axis=1))
+    (video,) = load_test_videos(flags(root))
+    assert "GT0.csv: 9 lines, the first 6 are used" in capsys.readouterr().out
+    assert video.truth[5].unique().tolist() == [0.625]
+
+
+@pytest.mark.parametrize("rate", [24, 30, 50, 60, 120, 144, 240])
 def test_rounded_times_are_one_shot(rate):
     times = [round(1000 * index / rate) for index in range(400)]
     assert len(split_shots(times)) == 1
@@ -224,7 +235,8 @@ def test_poses_and_truth_are_paired_by_number(tmp_path, capsys, missing, has_csv
         (b"hello, world\n", "not a table"),
         (b"", "line 1 is empty"),
         (b"0 0\n\n0 0\n", "line 2 is empty"),
-        (b"# 0\n0 0\n", "not a table"),
+        (b"# 0\n0 0\n", "1 rows of 2 numbers"),
+        (b"a,b,c\nd,e,f\n", "not a table"),
         ("1,2\n".encode("utf-16"), "not a table"),
     ],
 )
