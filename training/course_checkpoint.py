@@ -120,21 +120,32 @@ class _Copy(NamedTuple):
 def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
     """All complete copies of the weights in a dict and the dicts inside it, `state_dict` first."""
     by_prefix, others = defaultdict(dict), set()
+    entry = dict(_flat(entry))
     for key in sorted(entry, key=lambda key: key != "state_dict"):
         if isinstance(entry[key], dict) and len(keys) < MAX_DEPTH:
             yield from _copies(entry[key], (*keys, key))
         parts = str(key).split(".")
         start = next((i for i, part in enumerate(parts) if part in NETWORKS), None)
-        if start is None or not _is_weight(entry[key]):
+        weight = _weight(entry[key])
+        if start is None or weight is None:
             others.add(parts[0])
             continue
         name = ".".join(part for part in parts[start:] if part not in WRAPPERS)
         dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
-        by_prefix[".".join(parts[:start])][name] = entry[key].to(dtype)
+        by_prefix[".".join(parts[:start])][name] = weight.to(dtype)
     for prefix, weights in by_prefix.items():
         if _has_sizes(weights):
             other_prefixes = {other or "weights without a prefix" for other in by_prefix.keys() - {prefix}}
             yield _Copy(keys, prefix, weights, others | other_prefixes)
+
+
+def _flat(entry: dict) -> Iterator[tuple]:
+    """The entries of a dict, in which each network may have a dict of its own."""
+    for key, value in entry.items():
+        if isinstance(value, dict) and str(key).split(".")[-1] in NETWORKS:
+            yield from ((f"{key}.{name}", weight) for name, weight in value.items())
+        else:
+            yield key, value
 
 
 def _has_sizes(weights: dict[str, Tensor]) -> bool:
@@ -144,9 +155,13 @@ def _has_sizes(weights: dict[str, Tensor]) -> bool:
     )
 
 
-def _is_weight(value: object) -> bool:
+def _weight(value: object) -> Tensor | None:
+    """A tensor or array as a tensor; None if it is something else, or quantized."""
+    if isinstance(value, np.ndarray) and value.dtype in (np.float16, np.float32, np.float64, np.int64):
+        value = torch.from_numpy(value.copy())
     is_dense = isinstance(value, Tensor) and not (value.is_quantized or value.is_nested)
-    return is_dense and value.dtype not in (torch.int8, torch.uint8)  # without their scales
+    is_weight = is_dense and value.dtype not in (torch.int8, torch.uint8)  # without their scales
+    return value if is_weight else None
 
 
 def _last_number(value: object) -> float | None:

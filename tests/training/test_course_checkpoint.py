@@ -37,6 +37,13 @@ def prefixed(prefix, weights, network=""):
     return {prefix + key if key.startswith(network) else key: value for key, value in weights.items()}
 
 
+def by_network(weights):
+    return {
+        name: {key.removeprefix(f"{name}."): weights[key] for key in weights if key.startswith(name)}
+        for name in course_checkpoint.NETWORKS
+    }
+
+
 def on_one_network(wrapper, weights):
     return {key.replace("Generator.", f"Generator.{wrapper}."): value for key, value in weights.items()}
 
@@ -75,6 +82,11 @@ OTHER = {"lpips.net.0.weight": torch.zeros(3)}
         lambda c, w: c | {"state_dict": on_one_network("_orig_mod", w)},
         lambda c, w: c | {"state_dict": {key: value.half() for key, value in w.items()}},
         lambda c, w: c | {"state_dict": {key: value.double() for key, value in w.items()}},
+        lambda c, w: c | {"state_dict": {key: value.numpy() for key, value in w.items()}},
+        lambda c, w: c | {"state_dict": by_network(w)},
+        lambda c, w: (
+            c | {"state_dict": {name: prefixed("module.", part) for name, part in by_network(w).items()}}
+        ),
     ],
 )
 def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsys, change):
@@ -91,6 +103,7 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
         (lambda w: w, None),
         (lambda w: collections.OrderedDict(prefixed("module.", w)), None),
         (lambda w: w | OTHER, "lpips"),
+        (lambda w: by_network(w) | {"epoch": 3}, "epoch"),
         (lambda w: {"model_state_dict": w, "epoch": 3}, "epoch"),
         (lambda w: {"model": {"net": prefixed("module.", w)}, "best": np.float64(1.5)}, "best"),
         (lambda w: {"state_dict": w | OTHER, "train_loss": [np.float64(1.5)]}, "lpips, train_loss"),
