@@ -46,6 +46,19 @@ class Flag:
             return "on" if self.default else "off"
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
+    def parse(self, value: object) -> object:
+        """A stored value, checked and converted like one of the command line, whose errors it raises."""
+        if value is None and self.default is None:
+            return None
+        if "action" in self.settings:
+            if not isinstance(value, bool):
+                raise ValueError(f"{value} is not true or false")
+            return value
+        parsed = self.settings.get("type", str)(str(value))
+        if parsed not in self.settings.get("choices", [parsed]):
+            raise ValueError(f"{value} is not one of the choices")
+        return parsed
+
     def add_to(self, group) -> None:
         """Declare it. A flag that is not on the command line is absent from the parsed namespace."""
         note = f" (default: {self.default_text})" if self.default_text not in ("", "required") else ""

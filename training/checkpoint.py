@@ -24,7 +24,7 @@ from runtime.device import to_device
 
 from . import course_checkpoint, options
 from .checkpoint_format import FORMAT_VERSION, upgraded
-from .checkpoint_validation import check_optimizer, check_weights
+from .checkpoint_validation import check_optimizer, check_types, check_weights
 from .history import History
 from .optimizers import load_optimizer
 
@@ -54,7 +54,7 @@ def load_for_inference(
     config = _resolve(options.TESTER, overrides, path, checkpoint)
     if unknown := sorted(overrides.keys() - vars(config).keys()):
         raise TypeError(f"load_for_inference() has no override {unknown[0]!r}; see the flags of Tester.py")
-    rows = checkpoint.get("history", {}).get("rows", [])
+    rows = checkpoint.get("history", {}).get("rows")
     config.train_seconds = sum(row["seconds"] for row in rows) if rows else None
     config.last_epoch, config.last_lr = checkpoint.get("last_epoch"), checkpoint.get("lr")
     model = VAE_Model(config)
@@ -92,9 +92,8 @@ def read(path: Path) -> dict:
     version = checkpoint["format_version"]
     if not isinstance(version, int) or version not in (1, FORMAT_VERSION):
         raise UserError(f"{path}: written by a newer version of this program")
-    if not all(isinstance(checkpoint.get(name), dict) for name in ("state_dict", "args")):
-        raise UserError(f"{path}: damaged, it lacks state_dict or args")
-    return upgraded(checkpoint) if version == 1 else checkpoint
+    check_types(path, checkpoint)
+    return upgraded(path, checkpoint) if version == 1 else checkpoint
 
 
 def write(path: Path, checkpoint: dict) -> None:

@@ -1,7 +1,11 @@
 """Former formats of this project's checkpoints, translated to the current one."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
+
+from runtime.cli import UserError
 
 from .options import RENAMED_FLAGS, RENAMED_KINDS
 
@@ -19,8 +23,15 @@ RENAMED_KEYS = {
 FUSED, REFERENCE = "Decoder_Fusion.enter.0.0.weight", "Decoder_Fusion.reference_conv.weight"
 
 
-def upgraded(checkpoint: dict) -> dict:
-    """A checkpoint of version 1 in the current format."""
+def upgraded(path: Path, checkpoint: dict) -> dict:
+    """A checkpoint of version 1 in the current format; a `UserError` if it is damaged."""
+    try:
+        return _upgraded(checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged, or of another version ({type(error).__name__}: {error})") from None
+
+
+def _upgraded(checkpoint: dict) -> dict:
     flags = {former.lstrip("-"): flag.lstrip("-") for former, flag in RENAMED_FLAGS.items()}
     args = {flags.get(name, name): value for name, value in checkpoint["args"].items()}
     for name, renamed in RENAMED_VALUES.items():

@@ -11,6 +11,25 @@ from runtime.cli import UserError
 MAX_WEIGHT = 1e4
 
 
+# Types of the entries of our own checkpoints.
+REQUIRED = {"state_dict": dict, "args": dict}
+OPTIONAL = {"optimizer": dict, "lr": (int, float), "last_epoch": int, "history": dict}
+
+
+def check_types(path: Path, checkpoint: dict) -> None:
+    """Refuse a checkpoint of this project that lacks weights or flags, or has an entry of a wrong type."""
+    for name, kind in (REQUIRED | OPTIONAL).items():
+        if (name in checkpoint or name in REQUIRED) and not isinstance(checkpoint.get(name), kind):
+            raise UserError(f"{path}: damaged, its {name} is missing or of a wrong type")
+    rows = checkpoint.get("history", {}).get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_time(row) for row in rows):
+        raise UserError(f"{path}: damaged, its history is of a wrong type")
+
+
+def _is_time(row: dict) -> bool:
+    return isinstance(row.get("seconds"), (int, float))
+
+
 def _fits(value: object, expected: Tensor) -> bool:
     """Whether a value is a dense tensor of the expected shape and dtype."""
     dense = isinstance(value, Tensor) and value.layout is torch.strided

@@ -261,25 +261,33 @@ def resolve(
         raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
     if "num_epoch" in cli_args:
         checkpoint_args.pop("max_minutes", None)
-    recipe = cli_args.get("recipe") or checkpoint_args.get("recipe", "default")
-    if recipe != (own := checkpoint_args.get("recipe", recipe)):
-        raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; give single flags instead")
     flags = {flag.dest: flag for group in groups.values() for flag in group}
     # Flags that only Tester.py has share some names with flags of training.
-    not_inherited = NOT_INHERITED | {flag.dest for flag in groups.get("test", ())}
-    inherited = {name: value for name, value in checkpoint_args.items() if name not in not_inherited}
+    not_inherited = NOT_INHERITED | {flag.dest for flag in groups.get("test", ())} | cli_args.keys()
+    inherited = {
+        name: _stored(flag, checkpoint_args[name])
+        for name, flag in flags.items()
+        if name in checkpoint_args and name not in not_inherited
+    }
+    recipe = cli_args.get("recipe") or str(checkpoint_args.get("recipe", "default"))
+    if recipe != (own := checkpoint_args.get("recipe", recipe)):
+        raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; give single flags instead")
     if checkpoint_args:  # of the course, or of a former version: every background was taken for white
         inherited.setdefault("pose_background", WHITE)
     values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
     values |= RECIPES.get(recipe, {}) | inherited | cli_args
-    for name, flag in flags.items():  # a checkpoint may have values that are gone
-        known = (*KINDS, "none") if name == "augment" else flag.settings.get("choices")
-        if known and values[name] is not None and not {*values[name].split(",")} <= {*known}:
-            raise UserError(f"the checkpoint's --{name} {values[name]} is not known; give --{name}")
     _set_sizes(values, cli_args)
     args = argparse.Namespace(**{name: values[name] for name in flags})
     args.DR = args.DR and Path(args.DR)
     return args
+
+
+def _stored(flag: Flag, value: object) -> object:
+    """The value of a flag in a checkpoint, which may be one that is gone, or damaged."""
+    try:
+        return flag.parse(value)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise UserError(f"the checkpoint's --{flag.dest} {value} is not known; give --{flag.dest}") from None
 
 
 def require_dataset(args: argparse.Namespace, is_given: bool) -> None:

@@ -1,19 +1,23 @@
 """Files that are no good checkpoint: one line that names the file, before work is lost."""
 
+import contextlib
 import os
 import pickle
 import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import Trainer
 from runtime.cli import UserError
 from tests.helpers import SMALL_UNET
-from training import checkpoint
+from training import checkpoint, options
 from training.checkpoint import load_for_inference
 
 BIAS = "Generator.to_pixels.bias"
+OF_VERSION_1 = {"format_version": 1, "args": {}, "state_dict": {"Decoder_Fusion.enter.0.0.weight": None}}
 
 
 def assert_refused(function, path, words=None):
@@ -81,6 +85,51 @@ def test_weights_that_do_not_fit_or_have_diverged_are_refused(unet_run, tmp_path
     change(content["state_dict"])
     torch.save(content, tmp_path / "last.ckpt")
     assert_refused(load_for_inference, tmp_path / "last.ckpt", words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content.pop("args"), "its args is missing"),
+        (lambda content: content.update(args=[1]), "its args .* of a wrong type"),
+        (lambda content: content.update(lr="fast"), "its lr"),
+        (lambda content: content.update(last_epoch=[3]), "its last_epoch"),
+        (lambda content: content.update(history=[1]), "its history"),
+        (lambda content: content["history"].update(rows=5), "its history"),
+        (lambda content: content["history"].update(rows=[{"seconds": "long"}]), "its history"),
+        (lambda content: content["args"].update(F_dim="many"), "--F_dim many"),
+        (lambda content: content["args"].update(tta=[3]), "--tta"),
+        (lambda content: content["args"].update(frame_H=-8), "--frame_H -8"),
+        (lambda content: content["args"].update(fill_poses=None), "--fill_poses None"),
+        (lambda content: content["args"].update(output=7), "--output 7"),
+        (lambda content: content["args"].update(pose_background="paper"), "--pose_background paper"),
+        (lambda content: content.update(OF_VERSION_1), "damaged"),
+    ],
+)
+def test_entries_of_wrong_types_are_refused(unet_run, tmp_path, change, words):
+    content = checkpoint.read(unet_run / "last.ckpt")
+    change(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=words):
+        load_for_inference(tmp_path / "last.ckpt")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    args=st.dictionaries(
+        st.sampled_from([*options.RECIPES["lab"], "recipe", "frame_H", "DR"]) | st.text(), VALUES
+    )
+)
+def test_any_flags_of_a_checkpoint_are_used_or_refused(args):
+    for groups in (options.TRAINER, options.TESTER):
+        with contextlib.suppress(UserError):
+            options.resolve(groups, {}, args)
 
 
 @pytest.mark.parametrize(
