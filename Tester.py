@@ -27,6 +27,7 @@ from runtime.device import select_device, set_threads, tune_malloc
 from runtime.progress import Progress
 from training import evaluate, options
 from training.checkpoint import load_for_inference
+from training.pose_background import resolve_pose_background
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         args.mp4 = False
 
     videos = load_test_videos(args)
+    resolve_pose_background(np.concatenate([v.poses for v in videos]), args.pose_background, args.DR)
     longest = max(len(video.poses) for video in videos)
     with Progress(
         total=longest - 1, descriptions=(f"rendering {len(videos)} sequences",), unit="frame"

@@ -33,13 +33,14 @@ from runtime.device import autocast, num_gpus, select_device, set_threads, to_de
 from runtime.progress import Progress
 from training import evaluate, losses, schedules, summary
 from training.augment import augment, needs_background
-from training.background import estimate_backgrounds, pose_background
+from training.background import estimate_backgrounds
 from training.checkpoint import Checkpoints, load_for_inference, resolve_trainer
 from training.checkpoint_validation import find_divergence
 from training.history import History
 from training.losses import kl_criterion
 from training.meter import Meter
 from training.optimizers import make_optimizer, set_learning_rate, step_if_finite
+from training.pose_background import resolve_pose_background
 from training.schedules import Budget, kl_annealing
 from utils import Generate_PSNR
 
@@ -65,7 +66,7 @@ class Run:
         with distributed.local_rank_0_first():  # it decodes the images that all read
             self.validation_video, self.dataset = load_validation_video(args), ClipDataset(args)
         distributed.check_same(self.dataset.numbers, "training frames")
-        args.pose_background = args.pose_background or pose_background(self.dataset.poses)
+        args.pose_background = resolve_pose_background(self.dataset.poses, args.pose_background, args.DR)
         shots = self.dataset.frames, self.dataset.poses, self.dataset.shots, args.pose_background
         self.background = estimate_backgrounds(*shots) if needs_background(args.augment) else None
         torch.manual_seed(args.seed)

@@ -87,7 +87,7 @@ def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def read_rgb(path: str | Path) -> Image.Image:
     """Decode an image of any size, format and mode to RGB, upright by its EXIF orientation.
 
-    Transparent parts become white, the background of pose images; 16-bit grey keeps its upper 8 bits.
+    Transparent parts become white; 16-bit grey keeps its upper 8 bits.
 
     Raises:
         UserError: not an image, or damaged.

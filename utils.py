@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 FRAMES_PER_SECOND = 20
@@ -72,10 +72,20 @@ def to_float(images: np.ndarray | Tensor, device: torch.device | str | None = No
     return images.to(device).movedim(-1, -3).float().div(255)
 
 
+def to_rgb(colour: str) -> np.ndarray:
+    """`#rrggbb` -> uint8 `(3,)`."""
+    return np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
+
+
 @functools.cache  # because a CUDA graph cannot contain a copy from the CPU
-def to_rgb(colour: str, device: torch.device | None = None) -> Tensor:
-    """A colour, such as `#rrggbb`, as a tensor `(3, 1, 1)` in [0, 1]."""
-    return to_float(np.uint8([[ImageColor.getrgb(colour)]]), device)
+def to_float_rgb(colour: str, device: torch.device | None = None) -> Tensor:
+    """`#rrggbb` -> `(3, 1, 1)` in [0, 1]."""
+    return to_float(to_rgb(colour)[None, None], device)
+
+
+def colour_name(colour: str) -> str:
+    """`#rrggbb`, or its name if it is black or white."""
+    return {"#000000": "black", "#ffffff": "white"}.get(colour, colour)
 
 
 def to_uint8(video: Tensor) -> np.ndarray:

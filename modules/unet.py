@@ -57,10 +57,10 @@ class Label_Encoder(RGB_Encoder):
     """Pose encoder: pose image `(N, 3, H, W)` in [0, 1] -> `(N, out_chans, h, w)`.
 
     Args:
-        background: colour behind the drawing, `#rrggbb`.
+        background: colour of a pose image where nothing is drawn, `#rrggbb`.
     """
 
-    def __init__(self, in_chans: int, out_chans: int, patch_size: int = 2, background: str = "#ffffff"):
+    def __init__(self, in_chans: int, out_chans: int, patch_size: int, background: str):
         super().__init__(in_chans, out_chans, patch_size)
         colour = torch.tensor([*bytes.fromhex(background[1:])]) / 255
         self.register_buffer("background", colour[:, None, None], persistent=False)

@@ -23,7 +23,7 @@ def select_device(name: str | None, gpu: int) -> torch.device:
         return wanted
     if wanted is not None and wanted.type == "mps":
         if not torch.backends.mps.is_available():
-            raise UserError(f"--device {name}: torch finds no Apple GPU; leave the flag out for the CPU")
+            raise UserError(f"--device {name}: torch finds no Apple GPU; give --device cpu")
         return wanted
     if not available:
         if reason := _why_unusable():

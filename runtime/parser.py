@@ -1,6 +1,7 @@
 """Command lines: flags declared as data, checked values, and errors of one line."""
 
 import argparse
+import re
 import sys
 
 from PIL import ImageColor
@@ -47,7 +48,7 @@ class Flag:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def parse(self, value: object) -> object:
-        """A stored value, checked and converted like one of the command line, whose errors it raises."""
+        """Check and convert a stored value like one on the command line; raises the errors of its type."""
         if value is None and self.default is None:
             return None
         if "action" in self.settings:
@@ -94,8 +95,12 @@ def float_range(minimum: float, maximum: float = float("inf"), exclusive: bool =
 
 
 def colour(text: str) -> str:
-    """An argparse type: the name or the code of a colour, as `#rrggbb`."""
-    return f"#{bytes(ImageColor.getrgb(text)[:3]).hex()}"
+    """An argparse type: a colour's name, or `rrggbb`; returns `#rrggbb`."""
+    try:
+        red, green, blue = ImageColor.getrgb(f"#{text}" if re.fullmatch("[0-9a-fA-F]{6}", text) else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as black or 808080") from None
+    return f"#{bytes([red, green, blue]).hex()}"
 
 
 def subset(names: tuple[str, ...], renamed: dict[str, str]):

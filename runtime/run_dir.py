@@ -43,7 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             else:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # msvcrt raises the second
+        except (BlockingIOError, PermissionError):  # of fcntl, and of msvcrt
             remedy = "wait until it ends, or give another --save_root"
             raise UserError(f"{folder}: another training run writes to it; {remedy}") from None
         except OSError:
@@ -54,7 +54,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Write to a folder together with other processes; removes unfinished files if no other is writing."""
+    """Write to a folder together with other processes; removes unfinished files if no other is writing.
+
+    On Windows there is no shared lock, so nothing is removed.
+    """
     with (folder / LOCK).open("w") as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # another process writes, or the file system has no locks

@@ -18,7 +18,7 @@ from runtime.cuda_graph import Graphed
 from tests.helpers import SMALL_RUN
 from training import evaluate, options
 from training.augment import augment
-from utils import to_float, to_rgb
+from utils import to_float, to_float_rgb
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def augmentation(run):
 
 def has_blank_poses(run):
     _, poses = augment(one_batch(run), run.args)
-    return (poses == to_rgb(run.args.pose_background)).all(dim=(2, 3, 4)).any().item()
+    return (poses == to_float_rgb(run.args.pose_background)).all(dim=(2, 3, 4)).any().item()
 
 
 def num_clips(run):
@@ -203,7 +203,7 @@ EFFECTS = [
     ("--fill_poses", fills_a_gap, {"--fill_poses=0": False, "--fill_poses=1": True}),
     ("--pose_background", lambda run: run.model.label_transformation.background.flatten().tolist(),
      {f"{UNET} --pose_background={name}": rgb
-      for name, rgb in (("black", [0, 0, 0]), ("white", [1, 1, 1]), ("#ff0033", [1, 0, 0.2]))}),
+      for name, rgb in (("black", [0, 0, 0]), ("FFFFFF", [1, 1, 1]), ("#ff0033", [1, 0, 0.2]))}),
     ("--tta", outputs("Generator"), {"--tta=1": (1, 3, 8, 16), "--tta=3": (3, 3, 8, 16)}),
     ("--z", depends_on_seed, {"--z=mean": False, "--z=sample": True}),
     ("--num_epoch", lambda run: [run.budget.is_finished(epoch) for epoch in (2, 3)],

@@ -170,7 +170,7 @@ def test_command_lines_of_the_course_run_as_they_are(dataset, tmp_path, monkeypa
     assert re.search(lines, capsys.readouterr().out)
 
 
-def test_background_of_the_poses_is_measured_said_and_stored(data, tmp_path, capsys):
+def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, tmp_path, capsys):
     for index, path in enumerate(sorted(data.rglob("*_label/**/*.png"))):
         pose = Image.new("RGB", (16, 8))
         pose.paste("yellow", (index % 12, 2, index % 12 + 3, 6))
@@ -182,6 +182,16 @@ def test_background_of_the_poses_is_measured_said_and_stored(data, tmp_path, cap
     assert config.pose_background == "#000000"
     with pytest.raises(UserError, match="has --pose_background #000000, not #ffffff"):
         checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt", pose_background="#ffffff")
+    command = [
+        "--ckpt_path",
+        str(tmp_path / "run" / "last.ckpt"),
+        "--save_root",
+        str(tmp_path / "out"),
+        "--device=cpu",
+    ]
+    for root, is_other in ((data, False), (dataset, True)):
+        Tester.main([*command, "--DR", str(root)])
+        assert ("but --pose_background is black" in capsys.readouterr().out) == is_other
 
 
 def test_a_run_that_is_built_writes_nothing(finished_run, dataset, tmp_path):

@@ -44,7 +44,7 @@ from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
 from training.checkpoint import load_for_inference
 from training.options import WHITE, require_dataset
-from utils import to_float
+from utils import colour_name, to_float
 
 MAX_GIF_FRAMES = 600
 
@@ -93,8 +93,9 @@ def pose_images(args, config) -> tuple[int, Iterator[np.ndarray]]:
         entries = list(numbered_images(args.source).values())
         return len(entries), _chunks(entries, lambda entry: read_image(entry.path, size))
     if config.pose_background != WHITE:
-        trained = f"trained with poses on {config.pose_background}, and skeletons are drawn on white"
-        raise UserError(f"{args.ckpt}: {trained}; give a folder of pose images")
+        colour = colour_name(config.pose_background)
+        reason = f"trained with poses on {colour}, and skeletons are drawn on white"
+        raise UserError(f"{args.ckpt}: {reason}; give a folder of pose images on {colour}")
     keypoints, source_size = source_keypoints(args, config.frame_W / config.frame_H)
     if args.fit:
         target = pose_file.read(args.DR / pose_file.NAME)

@@ -6,7 +6,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from dataloader import ClipBatch
 from runtime.distributed import draw
-from utils import to_float, to_rgb
+from utils import to_float, to_float_rgb
 
 from .copy_paste import ROTATION, SHEAR, affine_matrix, copy_paste
 from .pose_dropout import drop_poses
@@ -30,7 +30,7 @@ def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
     frames, poses = to_float(batch.frames), to_float(batch.poses)
     if args.augment == "none" and not args.pose_dropout:
         return frames, poses
-    pose_background = to_rgb(args.pose_background, poses.device)
+    pose_background = to_float_rgb(args.pose_background, poses.device)
     drawing = pose_background - poses  # 0 where nothing is drawn
     kinds = args.augment.split(",")
     if "copy_paste" in kinds and batch.background is not None:

@@ -1,4 +1,4 @@
-"""The background of each shot of a video with a static camera, and the colour behind its poses.
+"""The background of each shot of a video with a static camera.
 
 Each pixel is the median over the frames whose pose is not near it, which excludes the person.
 """
@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from utils import to_float, to_rgb
+from utils import to_float, to_float_rgb
 
-MAX_POSES = 32  # evenly spaced, to find their background
 MAX_FRAMES = 240  # of a shot, evenly spaced; more do not change a median
 ROW_CHUNK = 16  # rows per median, which bounds the memory
 BODY_REACH = 0.175  # how far a body and its shadow reach from the pose, as a fraction of the height
@@ -19,21 +18,11 @@ MAX_DEVIATION = 0.03
 MIN_OVERLAP = 0.3  # of the image, that two backgrounds must both know to be compared
 
 
-def pose_background(poses: np.ndarray) -> str:
-    """The background of pose images `(N, H, W, 3)` uint8: their most frequent colour, as `#rrggbb`."""
-    indices = np.linspace(0, len(poses) - 1, min(len(poses), MAX_POSES)).round().astype(int)
-    pixels = poses[indices].reshape(-1, 3)
-    # In cells of 16 values per channel, because the colours of a JPEG vary.
-    cells = (pixels >> 4) @ np.array([256, 16, 1])
-    colour = np.median(pixels[cells == np.bincount(cells).argmax()], axis=0)
-    return f"#{bytes(colour.astype(np.uint8)).hex()}"
-
-
 def near_pose(drawing: torch.Tensor, reach: float = BODY_REACH) -> torch.Tensor:
     """Mask of the pixels near a pose.
 
     Args:
-        drawing: difference of the pose from its background, `(..., 3, H, W)` in [-1, 1].
+        drawing: background minus pose, `(..., 3, H, W)` in [-1, 1].
         reach: distance that is near, as a fraction of the height.
 
     Returns:
@@ -60,14 +49,14 @@ def max_filter(values: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     return values.narrow(dim, 0, length)
 
 
-def shot_background(frames: np.ndarray, poses: np.ndarray, pose_colour: str) -> np.ndarray:
+def shot_background(frames: np.ndarray, poses: np.ndarray, pose_background: str) -> np.ndarray:
     """The background of a shot `(N, H, W, 3)`, uint8 `(H, W, 4)`: the colour, and 255 where it is known.
 
     Nothing is known if the camera moves.
     """
     indices = np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))
     _, height, width, _ = frames.shape
-    colour, parts = to_rgb(pose_colour), np.split(indices, range(16, len(indices), 16))
+    colour, parts = to_float_rgb(pose_background), np.split(indices, range(16, len(indices), 16))
     is_covered = np.concatenate([near_pose(colour - to_float(poses[part]))[:, 0].bool() for part in parts])
     background = np.zeros((height, width, 4), np.uint8)
     difference = count = 0.0
@@ -88,19 +77,19 @@ def shot_background(frames: np.ndarray, poses: np.ndarray, pose_colour: str) -> 
 
 
 def estimate_backgrounds(
-    frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray], pose_colour: str = "#ffffff"
+    frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray], pose_background: str
 ) -> np.ndarray:
     """The background of each shot; what a shot never shows is taken from another with the same background.
 
     Args:
         frames, poses: uint8 `(N, H, W, 3)`.
         shots: indices of the frames of each shot.
-        pose_colour: background of the poses, `#rrggbb`.
+        pose_background: background of the poses, `#rrggbb`.
 
     Returns:
         uint8 `(shots, H, W, 4)`, see `shot_background`.
     """
-    own = np.stack([shot_background(frames[shot], poses[shot], pose_colour) for shot in shots])
+    own = np.stack([shot_background(frames[shot], poses[shot], pose_background) for shot in shots])
     completed = own.copy()
     for background in completed:
         for other in sorted(own, key=lambda other: -int(other[..., 3].sum(dtype=np.int64))):

@@ -93,6 +93,7 @@ def read(path: Path) -> dict:
     if not isinstance(version, int) or version not in (1, FORMAT_VERSION):
         raise UserError(f"{path}: written by a newer version of this program")
     check_types(path, checkpoint)
+    checkpoint["args"].setdefault("pose_background", options.WHITE)  # former versions assumed it
     return upgraded(path, checkpoint) if version == 1 else checkpoint
 
 

@@ -13,7 +13,7 @@ MAX_WEIGHT = 1e4
 
 # Types of the entries of our own checkpoints.
 REQUIRED = {"state_dict": dict, "args": dict}
-OPTIONAL = {"optimizer": dict, "lr": (int, float), "last_epoch": int, "history": dict}
+OPTIONAL = {"optimizer": dict, "lr": (int, float), "last_epoch": int, "step": int, "history": dict}
 
 
 def check_types(path: Path, checkpoint: dict) -> None:
@@ -21,6 +21,8 @@ def check_types(path: Path, checkpoint: dict) -> None:
     for name, kind in (REQUIRED | OPTIONAL).items():
         if (name in checkpoint or name in REQUIRED) and not isinstance(checkpoint.get(name), kind):
             raise UserError(f"{path}: damaged, its {name} is missing or of a wrong type")
+    if any(checkpoint.get(name, 0) < 0 for name in ("last_epoch", "step")):
+        raise UserError(f"{path}: damaged, its last_epoch or step is negative")
     rows = checkpoint.get("history", {}).get("rows", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_time(row) for row in rows):
         raise UserError(f"{path}: damaged, its history is of a wrong type")

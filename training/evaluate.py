@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import ImageColor
 from torch import Tensor
 
 import utils
@@ -15,7 +14,7 @@ from runtime.cli import log
 from runtime.cuda_graph import Graphed
 from runtime.device import autocast
 from runtime.progress import Progress
-from utils import to_float
+from utils import to_float, to_rgb
 
 from .losses import kl_criterion
 from .pose_filling import fill_missing_poses
@@ -136,7 +135,7 @@ def score_pose_dropout(model: VAE_Model, videos: list[Video], args) -> None:
         is_blank = np.random.default_rng([args.seed, index]).random(len(video.poses)) < args.pose_dropout
         is_blank[0] = False
         poses = video.poses.copy()
-        poses[is_blank] = ImageColor.getrgb(args.pose_background)
+        poses[is_blank] = to_rgb(args.pose_background)
         blanked.append(replace(video, poses=poses))
         masks.append(is_blank[1:])
     predicted = generate(model, videos, args), generate(model, blanked, args)

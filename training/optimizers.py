@@ -120,7 +120,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def step_if_finite(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
     """Update the parameters, or do nothing where `is_finite`, a bool scalar on their device, is false."""
     optimizer.found_inf.copy_(~is_finite)  # where it is 1, a fused optimizer skips the update
-    # On Apple GPUs they ignore it (github.com/pytorch/pytorch/pull/186360), so the value is read.
+    # Fused optimizers ignore it on Apple GPUs (github.com/pytorch/pytorch/pull/186360): read the value there.
     if is_finite.device.type != "mps" or is_finite:
         optimizer.step()
 

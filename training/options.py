@@ -86,8 +86,8 @@ MODEL = (
 GENERATION = (
     Flag("--fill_poses", 5, "fill gaps of up to N missing poses with the nearest pose", type=int_range(0)),
     Flag(
-        "--pose_background", None, "background of the poses, such as black or #000000; by default the most "
-        "frequent colour of the training poses", type=colour,
+        "--pose_background", None, "colour of a missing pose and behind the others, such as black or 808080; "
+        "by default the most frequent colour of the training poses", type=colour,
     ),
     Flag(
         "--tta", 3, "test-time augmentation: number of shifted inputs to average over", type=int_range(1, 99)
@@ -256,7 +256,7 @@ def resolve(
         cli_args: the flags on the command line.
         checkpoint_args: the flags of the checkpoint to continue or test, its recipe included.
     """
-    checkpoint_args = dict(checkpoint_args or {})
+    is_new, checkpoint_args = checkpoint_args is None, dict(checkpoint_args or {})
     if {"num_epoch", "max_minutes"} <= cli_args.keys():
         raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
     if "num_epoch" in cli_args:
@@ -269,13 +269,14 @@ def resolve(
         for name, flag in flags.items()
         if name in checkpoint_args and name not in not_inherited
     }
-    recipe = cli_args.get("recipe") or str(checkpoint_args.get("recipe", "default"))
-    if recipe != (own := checkpoint_args.get("recipe", recipe)):
+    own = checkpoint_args.get("recipe")
+    recipe = cli_args.get("recipe") or own or "default"
+    if own and recipe != own:
         raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; give single flags instead")
-    if checkpoint_args:  # of the course, or of a former version: every background was taken for white
-        inherited.setdefault("pose_background", WHITE)
+    if not is_new and inherited.get("pose_background") is None:
+        inherited["pose_background"] = WHITE  # the course has no others
     values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
-    values |= RECIPES.get(recipe, {}) | inherited | cli_args
+    values |= RECIPES.get(str(recipe), {}) | inherited | cli_args
     _set_sizes(values, cli_args)
     args = argparse.Namespace(**{name: values[name] for name in flags})
     args.DR = args.DR and Path(args.DR)
@@ -287,7 +288,10 @@ def _stored(flag: Flag, value: object) -> object:
     try:
         return flag.parse(value)
     except (ValueError, argparse.ArgumentTypeError):
-        raise UserError(f"the checkpoint's --{flag.dest} {value} is not known; give --{flag.dest}") from None
+        # A flag cannot replace what belongs to the weights.
+        is_fixed = flag.dest in (*MODEL_FLAGS, "pose_background", "recipe")
+        remedy = "" if is_fixed else f"; give {flag.name}"
+        raise UserError(f"the checkpoint's {flag.name} {value} is not valid{remedy}") from None
 
 
 def require_dataset(args: argparse.Namespace, is_given: bool) -> None:

@@ -16,7 +16,7 @@ def drop_poses(drawing: Tensor, fraction: float) -> Tensor:
         before.
 
     Args:
-        drawing: difference of the poses from their background, `(B, T, 3, H, W)` in [-1, 1].
+        drawing: background minus pose, `(B, T, 3, H, W)` in [-1, 1].
         fraction: of the other poses that is lost.
 
     Returns:

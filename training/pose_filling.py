@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 import numpy as np
-from PIL import ImageColor
+
+from utils import to_rgb
 
 MIN_INTENSITY = 25  # of 255, from which a pixel counts as drawn
 
@@ -21,7 +22,7 @@ def fill_missing_poses(poses: np.ndarray, max_gap: int, background: str) -> np.n
     Returns:
         uint8 of the same shape; `poses` itself if nothing is filled.
     """
-    colour = np.array(ImageColor.getrgb(background))
+    colour = to_rgb(background).astype(int)
     darker, lighter = colour - poses.min(axis=(1, 2)), poses.max(axis=(1, 2)) - colour  # (T, 3)
     drawn = np.flatnonzero(np.maximum(darker, lighter).max(axis=1) > MIN_INTENSITY)
     source = np.arange(len(poses))

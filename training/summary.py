@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from runtime.device import autocast, num_cores, resolve_precision
+from utils import colour_name
 
 from . import schedules
-from .options import RECIPES, WHITE
+from .options import RECIPES
 from .schedules import FIRST_BETA, MIN_STEPS, Budget, Step
 
 KL_SCALES = {"sum": "on the sum over z", "elbo": "on the ELBO's scale"}
@@ -52,12 +53,11 @@ def run_summary(args, model: nn.Module, device: torch.device, make_batches: Call
         f"clips of {_clips(args, steps)}",
         f"teacher forcing {_teacher_forcing(args, steps)}",
         f"KL {_annealing(args, steps)}{zeros}",
+        f"poses on {colour_name(args.pose_background)} (--pose_background)",
         *_small_batches(args, steps),
         *idle_schedules(args),
         *_short_run(args, model, device, budget.num_steps),
     ]
-    if args.pose_background != WHITE:
-        lines.append(f"poses on {args.pose_background.replace('#000000', 'black')} (--pose_background)")
     if background is not None and (missing := sum(not image[..., 3].any() for image in background)):
         lines.append(
             f"--augment {args.augment}: {missing} of {len(background)} shots have no static background"

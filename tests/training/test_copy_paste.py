@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataloader import ClipBatch
-from training.background import estimate_backgrounds, near_pose, pose_background
+from training.background import estimate_backgrounds, near_pose
 from training.copy_paste import COPY_PASTE_FRACTION, copy_paste
 from utils import to_float
 
@@ -59,7 +59,7 @@ def assert_person_is_at_the_pose_and_the_wall_elsewhere(frames, drawing, reach):
 
 def test_background_is_the_wall_even_where_the_person_stands_most_of_the_time():
     frames, poses = make_video([20] * 30 + [50] * 6, wall())
-    (background,) = estimate_backgrounds(frames, poses, [np.arange(36)])
+    (background,) = estimate_backgrounds(frames, poses, [np.arange(36)], "#ffffff")
     assert (background[..., 3] == 255).all()
     assert np.array_equal(background[..., :3], wall())
 
@@ -73,17 +73,6 @@ def test_background_excludes_the_person_by_poses_on_black_too():
     assert np.array_equal(on_black, on_white)
 
 
-@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (68, 1, 84), (127, 128, 129)])
-@pytest.mark.parametrize("noise", [0, 3])
-def test_background_of_poses_is_their_most_frequent_colour(colour, noise):
-    rng = np.random.default_rng(0)
-    poses = np.full((50, HEIGHT, WIDTH, 3), colour, np.int16)
-    poses[:, 8:24, 10:34] = rng.integers(256, size=(50, 16, 24, 3))
-    poses += rng.integers(-noise, noise + 1, poses.shape)
-    found = bytes.fromhex(pose_background(poses.clip(0, 255).astype(np.uint8))[1:])
-    assert np.abs(np.array([*found]) - colour).max() <= noise
-
-
 @pytest.mark.parametrize("is_same_wall", [True, False])
 def test_hidden_background_comes_from_a_shot_of_the_same_wall(is_same_wall):
     darker = wall() - 12
@@ -91,7 +80,7 @@ def test_hidden_background_comes_from_a_shot_of_the_same_wall(is_same_wall):
     other_frames, other_poses = make_video(list(range(4, 56)), wall(seed=0 if is_same_wall else 2))
     shots = [np.arange(10), np.arange(10, 62)]
     images = np.concatenate([frames, other_frames]), np.concatenate([poses, other_poses])
-    background, _ = estimate_backgrounds(*images, shots)
+    background, _ = estimate_backgrounds(*images, shots, "#ffffff")
     known = background[..., 3] > 0
     assert known[10:22, 21:25].all() if is_same_wall else not known[10:22, 21:25].any()
     assert np.abs(background[known][:, :3].astype(int) - darker[known]).max() <= 1
@@ -102,7 +91,7 @@ def test_shot_of_a_moving_camera_has_no_background():
         np.stack([np.roll(image, 2 * index, axis=1) for index, image in enumerate(images)])
         for images in make_video(list(range(4, 54)), wall())
     )
-    (background,) = estimate_backgrounds(frames, poses, [np.arange(50)])
+    (background,) = estimate_backgrounds(frames, poses, [np.arange(50)], "#ffffff")
     assert not background[..., 3].any()
 
 

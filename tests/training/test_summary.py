@@ -27,7 +27,8 @@ def summary_of(flags="", background=None, num_steps=25, max_batch=1000):
 
 
 def test_summary_describes_the_default_run():
-    recipe, model, clips, teacher_forcing, kl = summary_of("--precision=bf16 --num_epoch=4")
+    recipe, model, clips, teacher_forcing, kl, poses = summary_of("--precision=bf16 --num_epoch=4")
+    assert poses == "poses on white (--pose_background)"
     assert recipe.startswith("recipe default") and "--recipe lab" in recipe
     assert model.startswith("unet, ") and "Muon, bf16 on cpu" in model
     assert "; 4 epochs, 25 steps per epoch; validation every 5 epochs; results in run" in model
@@ -40,18 +41,18 @@ def test_summary_describes_the_default_run():
 
 
 def test_summary_describes_the_protocol_of_the_course_and_the_flags_that_differ():
-    recipe, model, clips, teacher_forcing, kl = summary_of("--recipe=lab --batch_size=4 --num_epoch=22")
+    recipe, model, clips, teacher_forcing, kl, _ = summary_of("--recipe=lab --batch_size=4 --num_epoch=22")
     assert recipe.startswith("recipe lab: --arch lab") and "--batch_size" not in recipe
     assert "; 22 epochs, 25 steps per epoch; " in model
     assert clips == "clips of 16 frames, 4 per step"
     assert teacher_forcing == "teacher forcing 1 to 0 until 95%, drawn for each epoch"
     assert kl == "KL Cyclical, cycles of 10 epochs, beta 0 to 0.9 on the sum over z"
     lines = summary_of("--recipe=lab --tfr=0 --kl_anneal_type=None")
-    assert lines[-2:] == ["teacher forcing off", "KL not annealed, beta 1 on the sum over z"]
+    assert lines[-3:-1] == ["teacher forcing off", "KL not annealed, beta 1 on the sum over z"]
 
 
 def test_summary_with_minutes_has_shares_of_the_time():
-    _, model, clips, teacher_forcing, _ = summary_of("--max_minutes=90000", num_steps=1)
+    _, model, clips, teacher_forcing, *_ = summary_of("--max_minutes=90000", num_steps=1)
     assert "; 90000 minutes, 1 step per epoch; " in model
     assert clips == "clips of 3, 5, 9, 16 frames for 60 / 13 / 13 / 14 % of the time, 10 / 6 / 4 / 2 per step"
     assert teacher_forcing == "teacher forcing 1 to 0 until 20%, drawn for each step"
