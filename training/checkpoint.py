@@ -28,6 +28,8 @@ from .checkpoint_validation import check_optimizer, check_types, check_weights
 from .history import History
 from .optimizers import load_optimizer
 
+MAX_NAMES = 8  # of entries, to print
+
 
 def load_for_inference(
     path: str | Path, device: str | torch.device = "cpu", **overrides
@@ -74,17 +76,8 @@ def read(path: Path) -> dict:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        what = (
-            f"{name[1]} in it may run code; save the state_dict only"
-            if name
-            else "damaged, or it may run code"
-        )
-        raise UserError(f"{path}: not loaded: {what}") from None
     except Exception as error:  # the unpickler raises errors of any kind for arbitrary bytes
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
-        raise UserError(f"{path}: damaged, or not a checkpoint ({reason})") from None
+        raise UserError(f"{path}: not loaded: {_why_not_loaded(path, error)}") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint")
     if not is_own(checkpoint):
@@ -95,6 +88,20 @@ def read(path: Path) -> dict:
     check_types(path, checkpoint)
     checkpoint["args"].setdefault("pose_background", options.WHITE)  # former versions assumed it
     return upgraded(path, checkpoint) if version == 1 else checkpoint
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        if file.read(2) not in (b"PK", b"\x80\x02"):  # of a zip file, and of a pickle of protocol 2
+            return "torch.save did not write it, at least not with its default settings"
+    if name := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"{name[1]} in it may run code; save the state_dict only"
+    if "Unsupported operand" in str(error):
+        return "damaged, or saved with another pickle_protocol than torch.save's default"
+    if isinstance(error, pickle.UnpicklingError):
+        return "damaged, or it may run code"
+    reason = re.split(r"\n|\. ", str(error).strip())[0] or type(error).__name__
+    return f"damaged, or not a checkpoint ({reason[:120]})"
 
 
 def write(path: Path, checkpoint: dict) -> None:
@@ -113,7 +120,8 @@ def is_own(checkpoint: dict) -> bool:
 def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
     """Load a checkpoint's weights if they fit; of one of the course, print what is left out."""
     if left_out := checkpoint.get("left_out"):
-        log(f"{path}: a checkpoint of the course; left out: {', '.join(left_out)}")
+        more = f" and {len(left_out) - MAX_NAMES} more" if len(left_out) > MAX_NAMES else ""
+        log(f"{path}: a checkpoint of the course; left out: {', '.join(left_out[:MAX_NAMES])}{more}")
     check_weights(path, checkpoint["state_dict"], model.state_dict())
     model.load_state_dict(checkpoint["state_dict"])
 

@@ -60,9 +60,13 @@ def check_weights(path: Path, weights: dict, own: dict[str, Tensor]) -> None:
 def find_divergence(weights: dict[str, Tensor]) -> str | None:
     """What is wrong with the weights of a model that has diverged; None for a good one."""
     for name, tensor in weights.items():
-        # Written so that NaN counts, too. Statistics of BatchNorm may be large.
-        if tensor.is_floating_point() and "running" not in name and not tensor.abs().max() <= MAX_WEIGHT:
-            return f"values of {name} are not finite or beyond {MAX_WEIGHT:g}"
+        # Statistics of BatchNorm may be large.
+        limit = torch.finfo(torch.float32).max if "running" in name else MAX_WEIGHT
+        # Written so that NaN counts, too.
+        if tensor.is_floating_point() and not tensor.abs().max() <= limit:
+            return f"values of {name} are not finite or beyond {limit:g}"
+        if name.endswith("running_var") and tensor.min() < 0:
+            return f"values of {name} are negative"
     return None
 
 

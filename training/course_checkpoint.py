@@ -11,6 +11,7 @@ import re
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from runtime.cli import UserError
 
-KEYS = ("state_dict", "optimizer", "lr", "tfr", "last_epoch", "args")
+KEYS = ("state_dict", "optimizer", "lr", "tfr", "last_epoch")
 NETWORKS = (
     "frame_transformation", "label_transformation", "Gaussian_Predictor", "Decoder_Fusion", "Generator",
 )  # fmt: skip
@@ -32,6 +33,8 @@ SIZE_LAYERS = {
 }  # fmt: skip
 # Names of averages and former states; under `optimizer` the course keeps a second copy.
 OTHER_COPIES = re.compile("ema|shadow|avg|average|swa|prev|optimizer", re.IGNORECASE)
+COUNTER = "label_transformation.2.num_batches_tracked"  # of BatchNorm
+FLAG_ENTRIES = ("args", "opt", "config", "cfg", "hparams", "hyper_parameters")
 MAX_DEPTH = 4  # of dicts
 MIN_SIDE = 4  # of frames, as of --frame_H
 MAX_NUMBER, MAX_DIGITS = 2**53, 16
@@ -52,11 +55,12 @@ def harmless_types() -> list[Callable]:
         for module in ("pathlib", "pathlib._local")
         for name, pure in (("PosixPath", pathlib.PurePosixPath), ("WindowsPath", pathlib.PureWindowsPath))
     }
-    # The unpickler fills no defaultdict; what it is made of does not matter.
-    others = {"collections.defaultdict": lambda *_: {}}
-    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    # The unpickler fills only dicts and lists.
+    others = {"collections.defaultdict": lambda *_: {}, "collections.deque": lambda *_: []}
+    plain = [bool, int, float, str, list, dict, set, frozenset, datetime, date, timedelta]
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDUSMm"]
     functions = [_named(function, name) for name, function in (numpy | paths | others).items()]
-    return [argparse.Namespace, types.SimpleNamespace, list, np.ndarray, np.dtype, *dtypes, *functions]
+    return [argparse.Namespace, types.SimpleNamespace, *plain, np.ndarray, np.dtype, *dtypes, *functions]
 
 
 def _named(function: Callable, name: str) -> Callable:
@@ -85,10 +89,14 @@ def converted(path: Path, content: dict) -> dict:
     used = copies[0]
     entries, left_out = [content], set(used.others)
     for key in used.keys:
-        left_out |= {str(other) for other in entries[-1].keys() - {key, *KEYS}}
+        left_out |= {str(other) for other in entries[-1].keys() - {key}}
         entries.append(entries[-1][key])
-    values = {key: next((e[key] for e in reversed(entries) if key in e), None) for key in KEYS}
-    flags = values["args"] if isinstance(values["args"], dict) else getattr(values["args"], "__dict__", {})
+    left_out -= {*KEYS, *FLAG_ENTRIES}
+    keys = (*KEYS, *FLAG_ENTRIES)
+    values = {key: next((e[key] for e in reversed(entries) if key in e), None) for key in keys}
+    flags = {}
+    for key in FLAG_ENTRIES:
+        flags |= values[key] if isinstance(values[key], dict) else getattr(values[key], "__dict__", {})
     sides = {name: _last_number(flags[name]) for name in ("frame_H", "frame_W") if name in flags}
     frame_size = {name: int(side) for name, side in sides.items() if side and side >= MIN_SIDE}
     left_out |= {f"{name} {flags[name]}" for name in sides.keys() - frame_size.keys()}
@@ -127,13 +135,13 @@ def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
         parts = str(key).split(".")
         start = next((i for i, part in enumerate(parts) if part in NETWORKS), None)
         weight = _weight(entry[key])
-        if start is None or weight is None:
+        if start is None or (weight is None and parts[-1] != "num_batches_tracked"):
             others.add(parts[0])
             continue
         name = ".".join(part for part in parts[start:] if part not in WRAPPERS)
-        dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
-        by_prefix[".".join(parts[:start])][name] = weight.to(dtype)
+        by_prefix[".".join(parts[:start])][name] = weight
     for prefix, weights in by_prefix.items():
+        weights[COUNTER] = torch.tensor(0)  # not used, and missing in some files
         if _has_sizes(weights):
             other_prefixes = {other or "weights without a prefix" for other in by_prefix.keys() - {prefix}}
             yield _Copy(keys, prefix, weights, others | other_prefixes)
@@ -156,12 +164,12 @@ def _has_sizes(weights: dict[str, Tensor]) -> bool:
 
 
 def _weight(value: object) -> Tensor | None:
-    """A tensor or array as a tensor; None if it is something else, or quantized."""
-    if isinstance(value, np.ndarray) and value.dtype in (np.float16, np.float32, np.float64, np.int64):
+    """A floating-point tensor or array in fp32; None if it is something else."""
+    if isinstance(value, np.ndarray) and value.dtype in (np.float16, np.float32, np.float64):
         value = torch.from_numpy(value.copy())
-    is_dense = isinstance(value, Tensor) and not (value.is_quantized or value.is_nested)
-    is_weight = is_dense and value.dtype not in (torch.int8, torch.uint8)  # without their scales
-    return value if is_weight else None
+    if not isinstance(value, Tensor) or value.is_nested or not value.is_floating_point():
+        return None
+    return value.float()
 
 
 def _last_number(value: object) -> float | None:

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import copy
+import datetime
 import pathlib
 from types import SimpleNamespace
 
@@ -62,6 +63,12 @@ def zero(weights):
     return {key: 0 * value for key, value in weights.items()}
 
 
+NORM = "label_transformation.2"
+LOG = [
+    collections.defaultdict(float, a=1.0), collections.deque([1]), datetime.datetime(2026, 1, 2, 3),
+    datetime.timedelta(1), np.array(["a"]), np.datetime64("2026-01-02"), {1, 2}, frozenset([1]),
+]  # fmt: skip
+EXTRA = sorted(f"extra{i}" for i in range(12))
 BARE = "weights without a prefix"
 OTHER = {"lpips.net.0.weight": torch.zeros(3)}
 
@@ -83,7 +90,9 @@ OTHER = {"lpips.net.0.weight": torch.zeros(3)}
         lambda c, w: c | {"state_dict": {key: value.half() for key, value in w.items()}},
         lambda c, w: c | {"state_dict": {key: value.double() for key, value in w.items()}},
         lambda c, w: c | {"state_dict": {key: value.numpy() for key, value in w.items()}},
+        lambda c, w: c | {"state_dict": {k: v for k, v in w.items() if k != f"{NORM}.num_batches_tracked"}},
         lambda c, w: c | {"state_dict": by_network(w)},
+        lambda c, w: w | {"args": FLAGS, "lr": 0.001, "last_epoch": 3},
         lambda c, w: (
             c | {"state_dict": {name: prefixed("module.", part) for name, part in by_network(w).items()}}
         ),
@@ -114,6 +123,8 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
         (lambda w: {"ema_state_dict": zero(w), "model_state_dict": w}, "ema_state_dict"),
         (lambda w: {"state_dict": w | prefixed("module.", zero(w))}, "module"),
         (lambda w: {"state_dict": prefixed("model.", w) | {"Generator.9.weight": torch.zeros(1)}}, BARE),
+        (lambda w: {"state_dict": w, "log": LOG}, "log"),
+        (lambda w: w | {f"extra{i}": 0 for i in range(12)}, f"{', '.join(EXTRA[:8])} and 4 more"),
         (lambda w: {"state_dict": w, "losses": collections.defaultdict(list, mse=[1.0])}, "losses"),
         (
             lambda w: {"state_dict": w, "curve": np.zeros(3), "folder": pathlib.PosixPath("a")},
@@ -130,8 +141,12 @@ def test_weights_are_found_and_what_is_left_out_is_said(model, tmp_path, capsys,
 
 
 def test_frame_size_is_that_of_the_flags(model, tmp_path):
-    for value in (24, "24", 24.0, np.int64(24), torch.tensor(24)):
-        content = plain(model) | {"args": FLAGS | {"frame_W": value}}
+    for entry, value in zip(
+        ("args", "opt", "config", "args", "hparams"),
+        (24, "24", 24.0, np.int64(24), torch.tensor(24)),
+        strict=True,
+    ):
+        content = plain(model) | {entry: FLAGS | {"frame_W": value}}
         for nested in (content, {"checkpoint": content}):
             torch.save(nested, tmp_path / "a.ckpt")
             _, config = load_for_inference(tmp_path / "a.ckpt")
@@ -163,6 +178,9 @@ def test_trainer_validates_and_continues_it(model, dataset, tmp_path, capsys, no
         (lambda w: w.pop("Decoder_Fusion.5.weight"), "not a checkpoint of this project or of the course"),
         (lambda w: w.update({"Generator.7.bias": torch.zeros(3).to_sparse()}), "Generator.7.bias"),
         (lambda w: w.update({"Generator.7.bias": torch.zeros(3, device="meta")}), "Generator.7.bias"),
+        (lambda w: w[f"{NORM}.running_mean"].fill_(torch.nan), "running_mean are not finite"),
+        (lambda w: w[f"{NORM}.running_var"].fill_(torch.inf), "running_var are not finite"),
+        (lambda w: w[f"{NORM}.running_var"].fill_(-5), "running_var are negative"),
         (lambda w: w.update({"Gaussian_Predictor.6.weight": torch.zeros(0, 2, 1, 1)}), "not a checkpoint of"),
         (lambda w: w.update({"Decoder_Fusion.5.weight": torch.zeros(())}), "not a checkpoint of"),
     ],
