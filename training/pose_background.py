@@ -7,6 +7,8 @@ import numpy as np
 from runtime.cli import log
 from utils import colour_name, to_rgb
 
+from .pose_filling import MIN_INTENSITY
+
 MAX_POSES, MAX_PIXELS = 32, 2**20  # to look at, evenly spaced
 TOLERANCE = 8  # of 255
 
@@ -26,12 +28,19 @@ def find_pose_background(poses: np.ndarray) -> str:
 
 
 def resolve_pose_background(poses: np.ndarray, given: str | None, source: Path) -> str:
-    """The background of poses `(N, H, W, 3)`: `given`, or the measured one; prints if they are different."""
+    """The background of poses `(N, H, W, 3)`: `given`, or the measured one.
+
+    Prints a line if these are different, or if all poses are blank.
+    """
     found = find_pose_background(poses)
     if given is not None and _distance(found, given) > TOLERANCE:
         colours = f"{colour_name(found)}, but --pose_background is {colour_name(given)}"
         log(f"{source}: the most frequent colour of the poses is {colours}")
-    return given or found
+    background = given or found
+    difference = poses[:: 1 + len(poses) // MAX_POSES].astype(int) - to_rgb(background)
+    if abs(difference).max() <= MIN_INTENSITY:
+        log(f"{source}: all poses are blank: within {MIN_INTENSITY} of 255 of {colour_name(background)}")
+    return background
 
 
 def _distance(one: str, other: str) -> int:

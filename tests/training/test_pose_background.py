@@ -24,9 +24,18 @@ def test_nearly_black_or_white_is_black_or_white():
 
 def test_given_background_is_used_and_a_difference_is_printed(capsys):
     poses = np.full((3, 8, 8, 3), 100, np.uint8)
+    poses[:, 2:4] = 200
     for given in (None, "#646464"):
         assert resolve_pose_background(poses, given, Path("data")) == "#646464"
     assert capsys.readouterr().out == ""
     assert resolve_pose_background(poses, "#000000", Path("data")) == "#000000"
     message = "data: the most frequent colour of the poses is #646464, but --pose_background is black\n"
     assert capsys.readouterr().out == message
+
+
+def test_poses_that_show_nothing_are_one_line(capsys):
+    """Such as masks of 0 and 1."""
+    poses = np.zeros((3, 8, 8, 3), np.uint8)
+    poses[:, 2:4] = 1
+    assert resolve_pose_background(poses, None, Path("data")) == "#000000"
+    assert capsys.readouterr().out == "data: all poses are blank: within 25 of 255 of black\n"
