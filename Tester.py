@@ -85,7 +85,8 @@ def print_scores(videos: list[Video]) -> None:
     for i, video in enumerate(videos, 1):
         scores = video.scores
         if not scores:
-            log(f"no score for testing sequence{i}: no true frames")
+            places = f"test/test_gt/{video.number} or Demo_Test/GT{video.number}.csv"
+            log(f"no score for testing sequence{i}: no true frames in {places}")
             continue
         log(f"PSNR for testing sequence{i}: {scores['psnr']:.3f}")
         if "psnr_forced" in scores:

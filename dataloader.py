@@ -223,12 +223,18 @@ def load_validation_video(args) -> Video:
     folder = args.DR / "val"
     images, labels = _paired_images(folder / "val_img", folder / "val_label")
     length = _video_length(str(folder), len(images), args.val_vi_len)
+    _log_gaps(folder / "val_label", list(images)[:length])
     size = (args.frame_H, args.frame_W)
     frames, poses = (
         np.array(load_images(args.DR, f"val-{kind}", list(entries.values()), size, args.num_workers)[:length])
         for kind, entries in (("img", images), ("label", labels))
     )
     return Video(None, poses, frames[0], to_float(frames), str(folder / "val_img"))
+
+
+def _log_gaps(folder: Path, numbers: list[int]) -> None:
+    for shot in split_shots(numbers)[1:]:
+        log(f"{folder}: no poses between {numbers[shot[0] - 1]} and {numbers[shot[0]]}")
 
 
 def _test_numbers(folder: Path) -> list[str]:
@@ -262,9 +268,7 @@ def load_test_videos(args) -> list[Video]:
         numbers = list(entries)[:length]
         if first_number != numbers[0]:
             log(f"{first.path}: used with the first pose, number {numbers[0]}")
-        for shot in split_shots(numbers)[1:]:
-            before, after = numbers[shot[0] - 1], numbers[shot[0]]
-            log(f"{labels / name}: no poses between {before} and {after}")
+        _log_gaps(labels / name, numbers)
         truth, source = true_frames(args, name, numbers, min(first_number, numbers[0]), usual_step(numbers))
         videos.append(Video(int(name), np.array(poses[:length]), np.array(first_frame), truth, source))
     return videos

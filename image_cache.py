@@ -48,19 +48,24 @@ def visible(folder: Path) -> list[os.DirEntry]:
 def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
     """The images of a folder by the last number in their names, in that order; other files are counted."""
     images: dict[int, os.DirEntry] = {}
-    num_others = 0
+    num_others, seconds = 0, set()
     for entry in visible(folder):
         if not entry.name.lower().endswith(SUFFIXES):
             num_others += 1
             continue
-        digits = re.findall(r"\d+", entry.name.rpartition(".")[0])
+        stem = entry.name.rpartition(".")[0]
+        digits = re.findall(r"\d+", stem)
         if not digits:
             raise UserError(f"{entry.path}: no number in the name, so its place in the video is unknown")
         number = int(digits[-1])
+        if re.fullmatch(r"\d+[.,]\d+", stem):
+            seconds.add(digits[0])
         if number in images:
             hint = "remove one, or rename so that the last number in a name is the frame's"
             raise UserError(f"{entry.path}: same number as {images[number].name}; {hint}")
         images[number] = entry
+    if len(seconds) > 1:
+        raise UserError(f"{folder}: names are decimal numbers ({images[number].name}); rename to whole ones")
     if not images:
         raise UserError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
     if num_others:

@@ -35,6 +35,10 @@ def true_frames(
         entries = numbered_images(folder)
         if missing := [number for number in numbers if number not in entries]:
             raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
+        if args.val_vi_len is None and (
+            others := [number for number in entries if number not in set(numbers)]
+        ):
+            log(f"{folder}: no pose for true frame {others[0]} ({len(others)} are not used)")
         images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
         return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
@@ -64,6 +68,8 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
         table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
         raise UserError(f"{path}: is not a table of numbers ({error})") from None
+    if table.shape[1] == 1 + 3 * height * width and (table[:, 0] == np.arange(len(table))).all():
+        table = table[:, 1:]  # pandas numbers the lines
     if len(table) < length or table.shape[1] != 3 * height * width:
         raise UserError(
             f"{path}: {table.shape[0]} rows of {table.shape[1]} numbers; expected {length} rows "
@@ -77,9 +83,16 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether the fields of a line are names or numbers of columns."""
+    """Whether a line names or, as pandas does, numbers the columns, perhaps after a column without a name."""
+    names = [field.strip() for field in fields]
+    names = names[1:] if not names[0] else names
+    is_numbered = len(names) > 2 and names == [str(number) for number in range(len(names))]
+    return is_numbered or not any(map(_is_number, names))
+
+
+def _is_number(text: str) -> bool:
     try:
-        values = [float(field) for field in fields]
+        float(text)
     except ValueError:
-        return True
-    return len(values) > 2 and values == list(range(len(values)))
+        return False
+    return True

@@ -137,6 +137,12 @@ def test_test_videos_come_in_the_order_of_their_numbers(tmp_path):
     assert videos[3].first_frame.shape == (8, 16, 3) and videos[3].poses.shape == (2, 8, 16, 3)
 
 
+def as_pandas_writes_it(text):
+    """With the numbers of columns and lines."""
+    header = "," + ",".join(map(str, range(3 * 8 * 16)))
+    return "\n".join([header, *(f"{number},{line}" for number, line in enumerate(text.split()))])
+
+
 @pytest.mark.parametrize(
     ("delimiter", "change"),
     [
@@ -148,6 +154,7 @@ def test_test_videos_come_in_the_order_of_their_numbers(tmp_path):
         (",", lambda text: text.replace("\n", "\r\n")),
         (", ", lambda text: text + "\n"),
         (",", lambda text: ",".join(map(str, range(3 * 8 * 16))) + "\n" + text),
+        (",", as_pandas_writes_it),
         (";", lambda text: "".join(f"pixel {i};" for i in range(3 * 8 * 16))[:-1] + "\n" + text),
     ],
 )
@@ -166,7 +173,19 @@ def test_truth_from_csv_is_that_from_images(tmp_path, delimiter, change):
     torch.testing.assert_close(from_csv.truth, video.truth, rtol=0, atol=1e-6)
 
 
-def test_lines_of_a_truth_csv_beyond_the_last_pose_are_said(tmp_path, capsys):
+def test_gaps_and_true_frames_without_a_pose_are_printed(tmp_path, capsys):
+    root = write_dataset(tmp_path, sequences=1)
+    (root / "test" / "test_label" / "0" / "frame000005.png").unlink()
+    for folder in ("val_img", "val_label"):
+        (root / "val" / folder / "frame000002.png").unlink()
+    load_test_videos(flags(root, val_vi_len=None))
+    load_validation_video(flags(root, val_vi_len=None))
+    printed = capsys.readouterr().out
+    assert "test_gt/0: no pose for true frame 5 (1 are not used)" in printed
+    assert "val_label: no poses between 1 and 3" in printed
+
+
+def test_lines_of_a_truth_csv_beyond_the_last_pose_are_printed(tmp_path, capsys):
     root = write_dataset(tmp_path, sequences=1, truth=False)
     (root / "Demo_Test").mkdir()
     np.savetxt(root / "Demo_Test" / "GT0.csv", np.linspace(0, 1, 9)[:, None].repeat(3 * 8 * 16, axis=1))
@@ -235,7 +254,9 @@ def test_poses_and_truth_are_paired_by_number(tmp_path, capsys, missing, has_csv
         (b"hello, world\n", "not a table"),
         (b"", "line 1 is empty"),
         (b"0 0\n\n0 0\n", "line 2 is empty"),
-        (b"# 0\n0 0\n", "1 rows of 2 numbers"),
+        (b"# 0\n0 0\n", "not a table"),
+        (b"pixel,value\n0,0\n", "1 rows of 2 numbers"),
+        (b"0.1,,0.3\n0,0,0\n", "not a table"),
         (b"a,b,c\nd,e,f\n", "not a table"),
         ("1,2\n".encode("utf-16"), "not a table"),
     ],

@@ -49,6 +49,15 @@ def test_names_that_leave_the_order_open_are_refused(tmp_path, names, words):
         numbered_images(tmp_path)
 
 
+def test_names_that_are_times_in_seconds_are_refused_but_not_numbers_after_a_dot(tmp_path):
+    for name in ("0.00.png", "0.15.png", "1.05.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="decimal numbers"):
+        numbered_images(tmp_path)
+    (tmp_path / "1.05.png").rename(tmp_path / "0.30.png")
+    assert list(numbered_images(tmp_path)) == [0, 15, 30]
+
+
 @settings(max_examples=15, deadline=None)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), seed=st.integers(0, 99))
 def test_resizing_is_torchvision_s(tmp_path_factory, width, height, seed):
