@@ -13,15 +13,7 @@ import Tester
 import Trainer
 from modules import VAE_Model
 from runtime.cli import UserError
-from tests.helpers import (
-    LAB_FORMAT_KEYS,
-    SMALL_MODEL,
-    SMALL_RUN,
-    SMALL_UNET,
-    WHITE_POSES,
-    small_model,
-    write_dataset,
-)  # fmt: skip
+from tests.helpers import LAB_FORMAT_KEYS, SMALL_MODEL, SMALL_RUN, SMALL_UNET, small_model, write_dataset
 from training import checkpoint
 from training.history import STEP_COLUMNS
 
@@ -175,8 +167,7 @@ def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, t
         pose = Image.new("RGB", (16, 8))
         pose.paste("yellow", (index % 12, 2, index % 12 + 3, 6))
         pose.save(path)
-    flags = [flag for flag in SMALL_UNET if flag != WHITE_POSES]
-    train(data, tmp_path / "run", *flags, "--num_epoch=1")
+    train(data, tmp_path / "run", *SMALL_UNET, "--num_epoch=1")
     assert "poses on black (--pose_background)" in capsys.readouterr().out
     _, config = checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt")
     assert config.pose_background == "#000000"

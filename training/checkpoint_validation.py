@@ -65,7 +65,7 @@ def find_divergence(weights: dict[str, Tensor]) -> str | None:
         # Written so that NaN counts, too.
         if tensor.is_floating_point() and not tensor.abs().max() <= limit:
             return f"values of {name} are not finite or beyond {limit:g}"
-        if name.endswith("running_var") and tensor.min() < 0:
+        if name.endswith("running_var") and not tensor.min() >= 0:
             return f"values of {name} are negative"
     return None
 

@@ -116,7 +116,9 @@ def test_poses_are_drawn_only_for_a_model_of_poses_on_white(person, tmp_path):
         tmp_path / "black.ckpt", content | {"args": content["args"] | {"pose_background": "#000000"}}
     )
     source = data / "poses.json"
-    with pytest.raises(UserError, match="on #000000, and skeletons are drawn on white; give a folder"):
+    with pytest.raises(
+        UserError, match="on black, and skeletons are drawn on white; give a folder of pose images on black"
+    ):
         drive((data, tmp_path / "black.ckpt"), source, tmp_path)
     frames, _ = drive((data, tmp_path / "black.ckpt"), data / "test" / "test_label" / "0", tmp_path)
     assert len(frames) == 6
