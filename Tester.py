@@ -46,11 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         args.mp4 = False
 
     videos = load_test_videos(args)
-    resolve_pose_background(np.concatenate([v.poses for v in videos]), args.pose_background, args.DR)
+    for video in videos:
+        folder = args.DR / "test" / "test_label" / str(video.number)
+        resolve_pose_background(video.poses, args.pose_background, folder)
     longest = max(len(video.poses) for video in videos)
-    with Progress(
-        total=longest - 1, descriptions=(f"rendering {len(videos)} sequences",), unit="frame"
-    ) as bar:
+    title = (f"rendering {len(videos)} sequences",)
+    with Progress(total=longest - 1, descriptions=title, unit="frame") as bar:
         evaluate.render(model, videos, args, bar.update)
     with_truth = [video for video in videos if video.truth is not None]
     for video in with_truth:

@@ -48,7 +48,7 @@ def visible(folder: Path) -> list[os.DirEntry]:
 def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
     """The images of a folder by the last number in their names, in that order; other files are counted."""
     images: dict[int, os.DirEntry] = {}
-    num_others, seconds = 0, set()
+    num_others, decimals = 0, {}
     for entry in visible(folder):
         if not entry.name.lower().endswith(SUFFIXES):
             num_others += 1
@@ -58,14 +58,14 @@ def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
         if not digits:
             raise UserError(f"{entry.path}: no number in the name, so its place in the video is unknown")
         number = int(digits[-1])
-        if re.fullmatch(r"\d+[.,]\d+", stem):
-            seconds.add(digits[0])
+        if decimal := re.search(r"(\d+)[.,](\d+)$", stem):
+            decimals[number] = float(f"{decimal[1]}.{decimal[2]}")
         if number in images:
             hint = "remove one, or rename so that the last number in a name is the frame's"
             raise UserError(f"{entry.path}: same number as {images[number].name}; {hint}")
         images[number] = entry
-    if len(seconds) > 1:
-        raise UserError(f"{folder}: names are decimal numbers ({images[number].name}); rename to whole ones")
+    if sorted(decimals) != sorted(decimals, key=decimals.get):
+        raise UserError(f"{folder}: decimal numbers in the names ({images[number].name}); use whole ones")
     if not images:
         raise UserError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
     if num_others:
@@ -99,9 +99,10 @@ def read_rgb(path: str | Path) -> Image.Image:
     """
     try:
         image = _decoded(path)
+        is_png = image.format == "PNG"
         with contextlib.suppress(Exception):  # damaged EXIF data raises errors of any kind
             image = ImageOps.exif_transpose(image)
-        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        if image.mode == "F" or (image.mode == "I" and not is_png):
             raise ValueError("pixels are 32-bit numbers of unknown range")
         if image.mode.startswith("I"):
             info = image.info

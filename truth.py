@@ -35,9 +35,8 @@ def true_frames(
         entries = numbered_images(folder)
         if missing := [number for number in numbers if number not in entries]:
             raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
-        if args.val_vi_len is None and (
-            others := [number for number in entries if number not in set(numbers)]
-        ):
+        others = sorted(entries.keys() - set(numbers))
+        if others and args.val_vi_len is None:
             log(f"{folder}: no pose for true frame {others[0]} ({len(others)} are not used)")
         images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
         return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
@@ -48,13 +47,16 @@ def true_frames(
             rows = np.rint(places).astype(int)
             if len(set(rows)) < len(rows) or abs(places - rows).max() > MAX_OFFSET:
                 raise UserError(f"{path}: which line belongs to a pose is open, they are not evenly spaced")
-            return _read_truth(path, rows, size), str(path)
+            table = _read_table(path, rows[-1] + 1, size)
+            if len(table) > len(rows) and args.val_vi_len is None:
+                log(f"{path}: {len(table)} lines, {len(rows)} are used")
+            return torch.from_numpy(table[rows].reshape(len(rows), 3, *size)), str(path)
     return None, None
 
 
-def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """The frames of some rows of a truth CSV."""
-    (height, width), length = size, rows[-1] + 1
+def _read_table(path: Path, length: int, size: tuple[int, int]) -> np.ndarray:
+    """The frames of a truth CSV, one per row, at least `length`."""
+    height, width = size
     try:
         with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
             lines = file.read().rstrip().split("\n")
@@ -75,17 +77,15 @@ def _read_truth(path: Path, rows: np.ndarray, size: tuple[int, int]) -> Tensor:
             f"{path}: {table.shape[0]} rows of {table.shape[1]} numbers; expected {length} rows "
             f"of {3 * height * width} (3 x {height} x {width})"
         )
-    if len(table) > length:
-        log(f"{path}: {len(table)} lines, the first {length} are used")
     if not ((table >= 0) & (table <= 1)).all():
         raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
-    return torch.from_numpy(table[rows].reshape(len(rows), 3, height, width))
+    return table
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether a line names or, as pandas does, numbers the columns, perhaps after a column without a name."""
+    """Whether a line names or, as pandas does, numbers the columns, perhaps after a named one."""
     names = [field.strip() for field in fields]
-    names = names[1:] if not names[0] else names
+    names = names if _is_number(names[0]) else names[1:]
     is_numbered = len(names) > 2 and names == [str(number) for number in range(len(names))]
     return is_numbered or not any(map(_is_number, names))
 

@@ -98,9 +98,9 @@ def colour(text: str) -> str:
     """An argparse type: a colour's name, or `rrggbb`; returns `#rrggbb`."""
     try:
         red, green, blue = ImageColor.getrgb(f"#{text}" if re.fullmatch("[0-9a-fA-F]{6}", text) else text)
+        return f"#{bytes([red, green, blue]).hex()}"
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as black or 808080") from None
-    return f"#{bytes([red, green, blue]).hex()}"
 
 
 def subset(names: tuple[str, ...], renamed: dict[str, str]):

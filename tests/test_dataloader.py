@@ -155,6 +155,7 @@ def as_pandas_writes_it(text):
         (", ", lambda text: text + "\n"),
         (",", lambda text: ",".join(map(str, range(3 * 8 * 16))) + "\n" + text),
         (",", as_pandas_writes_it),
+        (",", lambda text: "index" + as_pandas_writes_it(text)),
         (";", lambda text: "".join(f"pixel {i};" for i in range(3 * 8 * 16))[:-1] + "\n" + text),
     ],
 )
@@ -189,8 +190,8 @@ def test_lines_of_a_truth_csv_beyond_the_last_pose_are_printed(tmp_path, capsys)
     root = write_dataset(tmp_path, sequences=1, truth=False)
     (root / "Demo_Test").mkdir()
     np.savetxt(root / "Demo_Test" / "GT0.csv", np.linspace(0, 1, 9)[:, None].repeat(3 * 8 * 16, axis=1))
-    (video,) = load_test_videos(flags(root))
-    assert "GT0.csv: 9 lines, the first 6 are used" in capsys.readouterr().out
+    (video,) = load_test_videos(flags(root, val_vi_len=None))
+    assert "GT0.csv: 9 lines, 6 are used" in capsys.readouterr().out
     assert video.truth[5].unique().tolist() == [0.625]
 
 

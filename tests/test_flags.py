@@ -200,7 +200,8 @@ EFFECTS = [
      {f"{UNET} --patch_size=2": (1, 8, 4, 8), f"{UNET} --patch_size=4": (1, 8, 2, 4)}),
     ("--unet_levels", resolutions, {f"{UNET} --unet_levels=2": 2, f"{UNET} --unet_levels=3": 3}),
     ("--output", smallest_output, {"--output=linear": -1, "--output=sigmoid": 0}),
-    ("--fill_poses", fills_a_gap, {"--fill_poses=0": False, "--fill_poses=1": True}),
+    ("--fill_poses", fills_a_gap,
+     {"--fill_poses=0": False, "--fill_poses=1": True, "--fill_poses=1 --pose_background=black": True}),
     ("--pose_background", lambda run: run.model.label_transformation.background.flatten().tolist(),
      {f"{UNET} --pose_background={name}": rgb
       for name, rgb in (("black", [0, 0, 0]), ("FFFFFF", [1, 1, 1]), ("#ff0033", [1, 0, 0.2]))}),

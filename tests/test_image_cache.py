@@ -54,7 +54,7 @@ def test_names_that_are_times_in_seconds_are_refused_but_not_numbers_after_a_dot
         (tmp_path / name).touch()
     with pytest.raises(UserError, match="decimal numbers"):
         numbered_images(tmp_path)
-    (tmp_path / "1.05.png").rename(tmp_path / "0.30.png")
+    (tmp_path / "1.05.png").rename(tmp_path / "1.30.png")  # shot and frame
     assert list(numbered_images(tmp_path)) == [0, 15, 30]
 
 

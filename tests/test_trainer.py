@@ -14,7 +14,7 @@ import Trainer
 from modules import VAE_Model
 from runtime.cli import UserError
 from tests.helpers import LAB_FORMAT_KEYS, SMALL_MODEL, SMALL_RUN, SMALL_UNET, small_model, write_dataset
-from training import checkpoint
+from training import checkpoint, evaluate
 from training.history import STEP_COLUMNS
 
 
@@ -162,7 +162,7 @@ def test_command_lines_of_the_course_run_as_they_are(dataset, tmp_path, monkeypa
     assert re.search(lines, capsys.readouterr().out)
 
 
-def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, tmp_path, capsys):
+def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, tmp_path, capsys, monkeypatch):
     for index, path in enumerate(sorted(data.rglob("*_label/**/*.png"))):
         pose = Image.new("RGB", (16, 8))
         pose.paste("yellow", (index % 12, 2, index % 12 + 3, 6))
@@ -183,6 +183,12 @@ def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, t
     for root, is_other in ((data, False), (dataset, True)):
         Tester.main([*command, "--DR", str(root)])
         assert ("but --pose_background is black" in capsys.readouterr().out) == is_other
+    given, generate = [], evaluate.generate
+    monkeypatch.setattr(
+        evaluate, "generate", lambda *call, **named: given.append(call[1]) or generate(*call, **named)
+    )
+    Tester.main([*command, "--DR", str(data), "--pose_dropout=1"])
+    assert not given[-1][0].poses[1:].any()
 
 
 def test_a_run_that_is_built_writes_nothing(finished_run, dataset, tmp_path):

@@ -44,6 +44,7 @@ from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
 from training.checkpoint import load_for_inference
 from training.options import WHITE, require_dataset
+from training.pose_background import MAX_POSES, resolve_pose_background
 from utils import colour_name, to_float
 
 MAX_GIF_FRAMES = 600
@@ -91,6 +92,8 @@ def pose_images(args, config) -> tuple[int, Iterator[np.ndarray]]:
     size = config.frame_H, config.frame_W
     if args.source.is_dir():
         entries = list(numbered_images(args.source).values())
+        first = np.stack([read_image(entry.path, size) for entry in entries[:MAX_POSES]])
+        resolve_pose_background(first, config.pose_background, args.source)
         return len(entries), _chunks(entries, lambda entry: read_image(entry.path, size))
     if config.pose_background != WHITE:
         colour = colour_name(config.pose_background)

@@ -31,7 +31,7 @@ def augment(batch: ClipBatch, args) -> tuple[Tensor, Tensor]:
     if args.augment == "none" and not args.pose_dropout:
         return frames, poses
     pose_background = to_float_rgb(args.pose_background, poses.device)
-    drawing = pose_background - poses  # 0 where nothing is drawn
+    drawing = pose_background - poses  # signed, and 0 where nothing is drawn
     kinds = args.augment.split(",")
     if "copy_paste" in kinds and batch.background is not None:
         background = to_float(batch.background)

@@ -1,5 +1,6 @@
 """Checks of a checkpoint from a file before it is used: it may be damaged, or from another program."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -11,15 +12,14 @@ from runtime.cli import UserError
 MAX_WEIGHT = 1e4
 
 
-# Types of the entries of our own checkpoints.
-REQUIRED = {"state_dict": dict, "args": dict}
-OPTIONAL = {"optimizer": dict, "lr": (int, float), "last_epoch": int, "step": int, "history": dict}
+REQUIRED_TYPES = {"state_dict": dict, "args": dict}
+OPTIONAL_TYPES = {"optimizer": dict, "lr": (int, float), "last_epoch": int, "step": int, "history": dict}
 
 
 def check_types(path: Path, checkpoint: dict) -> None:
     """Refuse a checkpoint of this project that lacks weights or flags, or has an entry of a wrong type."""
-    for name, kind in (REQUIRED | OPTIONAL).items():
-        if (name in checkpoint or name in REQUIRED) and not isinstance(checkpoint.get(name), kind):
+    for name, kind in (REQUIRED_TYPES | OPTIONAL_TYPES).items():
+        if (name in checkpoint or name in REQUIRED_TYPES) and not isinstance(checkpoint.get(name), kind):
             raise UserError(f"{path}: damaged, its {name} is missing or of a wrong type")
     if any(checkpoint.get(name, 0) < 0 for name in ("last_epoch", "step")):
         raise UserError(f"{path}: damaged, its last_epoch or step is negative")
@@ -60,11 +60,11 @@ def check_weights(path: Path, weights: dict, own: dict[str, Tensor]) -> None:
 def find_divergence(weights: dict[str, Tensor]) -> str | None:
     """What is wrong with the weights of a model that has diverged; None for a good one."""
     for name, tensor in weights.items():
-        # Statistics of BatchNorm may be large.
-        limit = torch.finfo(torch.float32).max if "running" in name else MAX_WEIGHT
         # Written so that NaN counts, too.
-        if tensor.is_floating_point() and not tensor.abs().max() <= limit:
-            return f"values of {name} are not finite or beyond {limit:g}"
+        if "running" in name and not tensor.abs().max() < math.inf:
+            return f"values of {name} are not finite"
+        if "running" not in name and tensor.is_floating_point() and not tensor.abs().max() <= MAX_WEIGHT:
+            return f"values of {name} are not finite or beyond {MAX_WEIGHT:g}"
         if name.endswith("running_var") and not tensor.min() >= 0:
             return f"values of {name} are negative"
     return None

@@ -9,7 +9,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from runtime.distributed import draw
 
-from .background import max_filter, near_pose
+from .background import MIN_INTENSITY, max_filter, near_pose
 
 COPY_PASTE_FRACTION = 0.2  # of the clips
 # Range of the natural logarithm of the size. The middle of the image is the horizon: closer feet are lower.
@@ -18,7 +18,6 @@ SHIFT_X, SHIFT_Y = 0.5, 0.1  # maximum, as fractions of half an image
 ROTATION = 0.3  # maximum, in radians
 SHEAR = 0.4  # maximum horizontal shift of a row, as a fraction of its distance from the middle
 THINNING_MIN_SCALE = 1.25  # from which the lines of a pose are thinned again
-MIN_INTENSITY = 0.1  # from which a line counts as drawn
 # Estimators often lose a limb that leaves the image: the probability for a body beyond the upper or lower
 # edge, and how far from the edge at most, as fractions of the height.
 CROP_PROBABILITY, CROP_TOP, CROP_BOTTOM = 0.5, 0.6, 0.4
@@ -30,7 +29,7 @@ CHANGED, OPAQUE = (0.04, 0.12), (0.1, 0.25)
 def copy_paste(
     frames: Tensor, drawing: Tensor, background: Tensor, random_reference: bool
 ) -> tuple[Tensor, Tensor]:
-    """Move, rescale and warp the person of some clips over the background, poses alike.
+    """Move, rescale and warp the person of some clips over the background, and the drawn pose alike.
 
     Args:
         frames: `(B, T, 3, H, W)` in [0, 1].

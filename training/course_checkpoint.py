@@ -95,7 +95,7 @@ def converted(path: Path, content: dict) -> dict:
     keys = (*KEYS, *FLAG_ENTRIES)
     values = {key: next((e[key] for e in reversed(entries) if key in e), None) for key in keys}
     flags = {}
-    for key in FLAG_ENTRIES:
+    for key in reversed(FLAG_ENTRIES):  # that of the course wins
         flags |= values[key] if isinstance(values[key], dict) else getattr(values[key], "__dict__", {})
     sides = {name: _last_number(flags[name]) for name in ("frame_H", "frame_W") if name in flags}
     frame_size = {name: int(side) for name, side in sides.items() if side and side >= MIN_SIDE}
@@ -148,9 +148,10 @@ def _copies(entry: dict, keys: tuple = ()) -> Iterator[_Copy]:
 
 
 def _flat(entry: dict) -> Iterator[tuple]:
-    """The entries of a dict, in which each network may have a dict of its own."""
+    """The entries of a dict, in which each network may have a dict of weights."""
     for key, value in entry.items():
-        if isinstance(value, dict) and str(key).split(".")[-1] in NETWORKS:
+        is_network = isinstance(value, dict) and str(key).split(".")[-1] in NETWORKS
+        if is_network and not any(isinstance(inner, dict) for inner in value.values()):
             yield from ((f"{key}.{name}", weight) for name, weight in value.items())
         else:
             yield key, value

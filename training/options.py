@@ -86,7 +86,7 @@ MODEL = (
 GENERATION = (
     Flag("--fill_poses", 5, "fill gaps of up to N missing poses with the nearest pose", type=int_range(0)),
     Flag(
-        "--pose_background", None, "colour of a missing pose and behind the others, such as black or 808080; "
+        "--pose_background", None, "background colour of the pose images, such as black or 808080; "
         "by default the most frequent colour of the training poses", type=colour,
     ),
     Flag(

@@ -7,7 +7,7 @@ import numpy as np
 from runtime.cli import log
 from utils import colour_name, to_rgb
 
-from .pose_filling import MIN_INTENSITY
+from .pose_filling import MIN_INTENSITY, is_drawn
 
 MAX_POSES, MAX_PIXELS = 32, 2**20  # to look at, evenly spaced
 TOLERANCE = 8  # of 255
@@ -37,8 +37,7 @@ def resolve_pose_background(poses: np.ndarray, given: str | None, source: Path) 
         colours = f"{colour_name(found)}, but --pose_background is {colour_name(given)}"
         log(f"{source}: the most frequent colour of the poses is {colours}")
     background = given or found
-    difference = poses[:: 1 + len(poses) // MAX_POSES].astype(int) - to_rgb(background)
-    if abs(difference).max() <= MIN_INTENSITY:
+    if not is_drawn(poses, background).any():
         log(f"{source}: all poses are blank: within {MIN_INTENSITY} of 255 of {colour_name(background)}")
     return background
 

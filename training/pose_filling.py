@@ -9,6 +9,13 @@ from utils import to_rgb
 MIN_INTENSITY = 25  # of 255, from which a pixel counts as drawn
 
 
+def is_drawn(poses: np.ndarray, background: str) -> np.ndarray:
+    """Whether poses `(T, H, W, 3)` uint8 show anything before their background, `#rrggbb`: `(T,)`."""
+    colour = to_rgb(background).astype(int)
+    darker, lighter = colour - poses.min(axis=(1, 2)), poses.max(axis=(1, 2)) - colour  # (T, 3)
+    return np.maximum(darker, lighter).max(axis=1) > MIN_INTENSITY
+
+
 def fill_missing_poses(poses: np.ndarray, max_gap: int, background: str) -> np.ndarray:
     """Replace blank poses between two drawn ones by the nearer of these, the earlier one in the middle.
 
@@ -22,9 +29,7 @@ def fill_missing_poses(poses: np.ndarray, max_gap: int, background: str) -> np.n
     Returns:
         uint8 of the same shape; `poses` itself if nothing is filled.
     """
-    colour = to_rgb(background).astype(int)
-    darker, lighter = colour - poses.min(axis=(1, 2)), poses.max(axis=(1, 2)) - colour  # (T, 3)
-    drawn = np.flatnonzero(np.maximum(darker, lighter).max(axis=1) > MIN_INTENSITY)
+    drawn = np.flatnonzero(is_drawn(poses, background))
     source = np.arange(len(poses))
     for before, after in pairwise(drawn):
         if 1 < after - before <= max_gap + 1:

@@ -113,6 +113,7 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
         (lambda w: collections.OrderedDict(prefixed("module.", w)), None),
         (lambda w: w | OTHER, "lpips"),
         (lambda w: by_network(w) | {"epoch": 3}, "epoch"),
+        (lambda w: {"Generator": {"state_dict": w}}, None),
         (lambda w: {"model_state_dict": w, "epoch": 3}, "epoch"),
         (lambda w: {"model": {"net": prefixed("module.", w)}, "best": np.float64(1.5)}, "best"),
         (lambda w: {"state_dict": w | OTHER, "train_loss": [np.float64(1.5)]}, "lpips, train_loss"),
@@ -146,7 +147,7 @@ def test_frame_size_is_that_of_the_flags(model, tmp_path):
         (24, "24", 24.0, np.int64(24), torch.tensor(24)),
         strict=True,
     ):
-        content = plain(model) | {entry: FLAGS | {"frame_W": value}}
+        content = plain(model) | {"hyper_parameters": {"frame_W": 32}, entry: FLAGS | {"frame_W": value}}
         for nested in (content, {"checkpoint": content}):
             torch.save(nested, tmp_path / "a.ckpt")
             _, config = load_for_inference(tmp_path / "a.ckpt")

@@ -116,6 +116,7 @@ def test_contradictions_are_refused_in_one_line(flags, checkpoint_args, words):
         "--tfr 2", "--tfr -0.1", "--tfr nan", "--batch_size 0", "--batch_size two", "--partial 0",
         "--frame_H 3", "--lr 0", "--lr inf", "--max_minutes 0", "--seed -1", "--augment spin",
         "--pose_background transparent", "--pose_background #12345678", "--pose_background 0,0,0",
+        "--pose_background rgb(300,0,0)",
         "--augment mirror", "--optim SGD", "--kl_anneal_type Linear", "--precision fp16", "--no_such_flag",
         # Former names; the line says the current one.
         "--first_frame any is now --reference_frame", "--shifts=1 is now --tta",
