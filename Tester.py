@@ -86,8 +86,7 @@ def print_scores(videos: list[Video]) -> None:
     for i, video in enumerate(videos, 1):
         scores = video.scores
         if not scores:
-            places = f"test/test_gt/{video.number} or Demo_Test/GT{video.number}.csv"
-            log(f"no score for testing sequence{i}: no true frames in {places}")
+            log(f"no score for testing sequence{i}: no test_gt/{video.number} or GT{video.number}.csv")
             continue
         log(f"PSNR for testing sequence{i}: {scores['psnr']:.3f}")
         if "psnr_forced" in scores:
