@@ -129,9 +129,7 @@ def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
 def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argparse.Namespace:
     """Every flag, by the checkpoint and the command line, which must not contradict its model."""
     checkpoint_args = checkpoint["args"]
-    # The networks of the course do not use the background.
-    fixed = {*options.MODEL_FLAGS} | ({"pose_background"} if checkpoint_args.get("arch") != "lab" else set())
-    for name in sorted(fixed):
+    for name in options.FIXED_FLAGS:
         if name in cli_args and cli_args[name] != checkpoint_args.get(name, cli_args[name]):
             values = f"{checkpoint_args[name]}, not {cli_args[name]}"
             raise UserError(f"{path}: has --{name} {values}; leave the flag out")

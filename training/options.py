@@ -224,6 +224,7 @@ TESTER = {
     "hardware": HARDWARE,
 }
 MODEL_FLAGS = tuple(flag.dest for flag in MODEL)
+FIXED_FLAGS = (*MODEL_FLAGS, "pose_background")  # that belong to the weights
 # Flags of a machine or a command; all others belong to the run and are stored in its checkpoints.
 NOT_INHERITED = {
     "save_root", "num_workers", "device", "gpu", "threads", "resume", "ckpt_path", "overwrite",
@@ -288,9 +289,7 @@ def _stored(flag: Flag, value: object) -> object:
     try:
         return flag.parse(value)
     except (ValueError, argparse.ArgumentTypeError):
-        # A flag cannot replace what belongs to the weights.
-        is_fixed = flag.dest in (*MODEL_FLAGS, "pose_background", "recipe")
-        remedy = "" if is_fixed else f"; give {flag.name}"
+        remedy = "" if flag.dest in (*FIXED_FLAGS, "recipe") else f"; give {flag.name}"
         raise UserError(f"the checkpoint's {flag.name} {value} is not valid{remedy}") from None
 
 
