@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.helpers import assert_user_error, run_script
 from tests.tools.synthetic import run
 from tools import web_demo
 from tools.synthetic.skeleton import JOINTS
+from tools.web import motions
 from training.checkpoint import load_for_inference
 from utils import to_float
 
@@ -261,6 +263,14 @@ def test_without_joints_motions_are_played_and_nothing_is_dragged(
     tab.rest()
     assert tab.messages == []
     tab.page.close()
+
+
+def test_missing_pose_on_black_is_filled():
+    poses = np.zeros((3, 8, 16, 3), np.uint8)
+    poses[[0, 2], 2:6, 4] = 255
+    config = SimpleNamespace(fill_poses=1, pose_background="#000000")
+    collected = motions.collect([Video(0, poses, poses[0])], None, config)
+    assert np.array_equal(collected.motions[0][1], poses[0])
 
 
 def test_z_has_a_control_if_it_changes_a_frame(person):
