@@ -1,5 +1,6 @@
 """Which device a run uses, and how it computes there."""
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -109,10 +110,10 @@ def to_device(model: nn.Module, arch: str, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.contiguous_format if is_contiguous else torch.channels_last)
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
     """The context of a computation in bf16 or fp32; `precision` as in `resolve_precision`."""
-    enabled = resolve_precision(precision, device) == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    is_bf16 = resolve_precision(precision, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16) if is_bf16 else contextlib.nullcontext()
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
