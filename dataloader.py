@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from image_cache import load_images, numbered_images, visible
+from image_cache import load_images
+from images import numbered_images, visible
 from runtime.cli import UserError, log
 from truth import true_frames
 from utils import to_float

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from image_cache import load_images, numbered_images
+from image_cache import load_images
+from images import numbered_images
 from runtime.cli import UserError, log
 from utils import to_float
 
@@ -43,9 +44,9 @@ def true_frames(
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
         path = folder / f"GT{name}.csv"
         if path.is_file():
-            places = [(number - first_number) / step for number in numbers]
-            rows = np.rint(places).astype(int)
-            if len(set(rows)) < len(rows) or abs(places - rows).max() > MAX_OFFSET:
+            positions = [(number - first_number) / step for number in numbers]
+            rows = np.rint(positions).astype(int)
+            if len(set(rows)) < len(rows) or abs(positions - rows).max() > MAX_OFFSET:
                 raise UserError(f"{path}: which line belongs to a pose is open, they are not evenly spaced")
             table = _read_table(path, rows[-1] + 1, size)
             if len(table) > len(rows) and args.val_vi_len is None:

@@ -1,4 +1,4 @@
-"""Imports go one way: Trainer, Tester, tools -> training -> dataloader -> truth -> image_cache -> runtime."""
+"""Imports go one way, from the last of the FLOORS to the first."""
 
 import ast
 
@@ -10,6 +10,7 @@ from tests.helpers import ROOT
 FLOORS = [
     {"modules", "utils"},
     {"runtime"},
+    {"images"},
     {"image_cache"},
     {"truth"},
     {"dataloader"},

@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from image_cache import numbered_images
+from images import numbered_images
 from modules import VAE_Model
 from runtime.cli import UserError
 

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 import utils
-from image_cache import numbered_images, read_image, resized
+from images import numbered_images, read_image, resized
 from modules import VAE_Model
 from modules.generation import POSE_CHUNK, StreamingRollout
 from runtime import files, run_dir

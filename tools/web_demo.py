@@ -21,7 +21,7 @@ import argparse
 from dataclasses import replace
 
 from dataloader import Video, load_test_videos, load_validation_video
-from image_cache import numbered_images
+from images import numbered_images
 from modules import VAE_Model
 from runtime import files
 from runtime.cli import UserError

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from image_cache import resized
+from images import resized
 from tools import pose_file
 from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from image_cache import numbered_images, read_rgb
+from images import numbered_images, read_rgb
 from runtime.cli import UserError
 from tools.optional import require
 
