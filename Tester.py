@@ -25,7 +25,7 @@ from runtime import files, run_dir
 from runtime.cli import log
 from runtime.device import select_device, set_threads, tune_malloc
 from runtime.progress import Progress
-from training import evaluate, options
+from training import configuration, evaluate, options
 from training.checkpoint import load_for_inference
 from training.pose_background import resolve_pose_background
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     cli_args = vars(options.parser(options.TESTER).parse_args(argv))
     device = select_device(cli_args.pop("device", None), cli_args.get("gpu", 1))
     model, args = load_for_inference(cli_args["ckpt_path"], device, **cli_args)
-    options.require_dataset(args, "DR" in cli_args)
+    configuration.require_dataset(args, "DR" in cli_args)
     args.save_root = args.save_root or args.ckpt_path.parent / "test"
     run_dir.make_writable(args.save_root, args.DR)
     run_dir.tidy(args.save_root)

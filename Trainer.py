@@ -125,7 +125,7 @@ class Run:
                     raise UserError(f"{MAX_SKIPPED_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, step, latest), refresh=False)
-                # The time advances only here, so that all ranks end at the same step.
+                # The time advances only here: all ranks end at the same step.
                 elapsed = time.perf_counter() - start - self.update.seconds
                 budget.seconds = seconds_before + distributed.broadcast(elapsed, device)
         seconds = budget.seconds - seconds_before

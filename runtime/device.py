@@ -140,7 +140,7 @@ def num_cores() -> int:
 
 
 def set_threads(wanted: int | None) -> None:
-    """Set torch's number of threads on the CPU: `wanted`, or as many as the load average leaves cores free.
+    """Set torch's number of threads on the CPU: `wanted`, or one per core that the load leaves free.
 
     The threads of a step wait for each other busily: two runs with more threads than cores are several times
     slower than with one thread each.

@@ -48,7 +48,7 @@ class Flag:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def parse(self, value: object) -> object:
-        """Check and convert a stored value like one on the command line; raises the errors of its type."""
+        """Check and convert a checkpoint's value like a typed one; raises the errors of the flag's type."""
         if value is None and self.default is None:
             return None
         if "action" in self.settings:

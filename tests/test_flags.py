@@ -16,7 +16,7 @@ import Trainer
 from dataloader import ClipBatch, ClipLoader
 from runtime.cuda_graph import Graphed
 from tests.helpers import SMALL_RUN
-from training import evaluate, options
+from training import configuration, evaluate, options
 from training.augment import augment
 from utils import to_float, to_float_rgb
 
@@ -27,7 +27,7 @@ def build(dataset, tmp_path):
 
     def build(*flags):
         shared = ["--DR", str(dataset), "--save_root", str(tmp_path), *SMALL_RUN, "--num_epoch=10"]
-        return Trainer.Run(options.trainer_args([*shared, *flags]), None)
+        return Trainer.Run(configuration.trainer_args([*shared, *flags]), None)
 
     yield build
     torch.set_num_threads(1)
@@ -304,7 +304,7 @@ TESTED_ELSEWHERE = {
         "--DR", "--save_root", "--max_minutes", "--per_val", "--per_save", "--store_visualization", "--test",
     },
     "test_resume.py": {"--resume", "--ckpt_path"},
-    "training/test_options.py": {"--recipe"},
+    "training/test_configuration.py": {"--recipe"},
     "test_tester.py": {"--make_gif", "--mp4", "--submission", "--samples", "--drift"},
     "runtime/test_device.py": {"--device", "--gpu"},
     "runtime/test_run_dir.py": {"--overwrite"},

@@ -13,7 +13,7 @@ import Trainer
 from runtime.cuda_graph import Graphed
 from tests.helpers import FORKS, MAX_SECONDS, SMALL_PICTURES, draw_nothing, has_gpu, show_gpus
 from tests.pretended_gpu import pretend
-from training import options
+from training import configuration
 
 SMALL = [
     "--F_dim=16", "--L_dim=8", "--D_out_dim=16", *SMALL_PICTURES, "--train_vi_len=4", "--start_vi_len=4",
@@ -37,7 +37,7 @@ def call_on_gpu(monkeypatch, function, *args) -> None:
 
 def train(dataset, folder, *flags):
     command = ["--DR", str(dataset), "--save_root", str(folder), *SMALL, *flags]
-    run = Trainer.Run(options.trainer_args(command), None)
+    run = Trainer.Run(configuration.trainer_args(command), None)
     run.train()
     return run
 

@@ -34,7 +34,7 @@ from runtime.device import select_device
 from runtime.parser import Parser, int_range
 from tools import children, plain_reference
 from tools.benchmarking.measure import NUM_VIDEOS
-from training import options
+from training import configuration
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each architecture has its own recipe: `lab` the protocol of the course.
@@ -132,13 +132,13 @@ def prepare(own: argparse.Namespace, trainer_flags: list[str]) -> tuple[list[str
     """The flags of both sides and the device; renders the dataset."""
     folder, data = own.save_root.resolve(), (own.DR or own.save_root / "data").resolve()
     flags = [f"--DR={data}", f"--save_root={folder / 'run'}", *RECIPES[own.arch].split(), *PROTOCOL.split()]
-    args = options.trainer_args([*flags, *trainer_flags])
+    args = configuration.trainer_args([*flags, *trainer_flags])
     device = select_device(args.device, args.gpu)
     flags += [f"--device={device}", f"--val_vi_len={VIDEO_LENGTH[device.type]}"]
     flags += [*QUICK, *trainer_flags] if own.quick else trainer_flags
     folder.mkdir(parents=True, exist_ok=True)
     if not own.DR:
-        frames = EPOCH_CLIPS[device.type] * options.trainer_args(flags).train_vi_len
+        frames = EPOCH_CLIPS[device.type] * configuration.trainer_args(flags).train_vi_len
         command = [sys.executable, "tools/make_dataset.py", data, *DATASET, f"--train_frames={frames}"]
         children.run(command, cwd=ROOT)
     return flags, device
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--rounds", type=int_range(1), help="samples per side; by default 3, with --quick 1")
     own, trainer_flags = parser.parse_known_args(argv)
     flags, device = prepare(own, trainer_flags)
-    args = options.trainer_args(flags)
+    args = configuration.trainer_args(flags)
     ClipDataset(args)  # decodes the images, and finds mistakes
     plain_reference.clip_loader(args)
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

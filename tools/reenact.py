@@ -43,7 +43,8 @@ from tools.poses.retarget import retarget
 from tools.synthetic.frames import draw_keypoints
 from tools.synthetic.skeleton import JOINTS
 from training.checkpoint import load_for_inference
-from training.options import WHITE, require_dataset
+from training.configuration import require_dataset
+from training.options import WHITE
 from training.pose_background import MAX_POSES, resolve_pose_background
 from utils import colour_name, to_float
 

@@ -30,7 +30,7 @@ from runtime.cli import UserError, log
 from runtime.parser import Parser, int_range
 from tools import children
 from tools.study_page import MIN_VALUES, FinishedRun, write_pages
-from training import options
+from training import configuration
 from training.summary import idle_schedules
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ def slug(name: str) -> str:
 
 def flag_names(words: list[str], where: str) -> set[str]:
     """The names of the flags of Trainer.py in a part of its command line; a `UserError` if one is wrong."""
-    known = vars(options.trainer_args(["--DR=.", "--save_root=.", *words])).keys() - SET_HERE
+    known = vars(configuration.trainer_args(["--DR=.", "--save_root=.", *words])).keys() - SET_HERE
     names = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     if wrong := sorted(names - known):
         expected = "expected flags of Trainer.py, written in full, and none that the study sets itself"
@@ -113,7 +113,7 @@ def check_flags(runs: dict[str, list[str]], common: list[str]) -> None:
             for name in common_names & (BUDGET if own in BUDGET else {own}):
                 remedy = f"leave --{name} out of the command line, or edit the study file"
                 raise UserError(f"{run} sets --{own} itself; {remedy}")
-        for line in idle_schedules(options.trainer_args(["--DR=.", "--save_root=.", *common, *flags])):
+        for line in idle_schedules(configuration.trainer_args(["--DR=.", "--save_root=.", *common, *flags])):
             log(f"{run}: {line}")
 
 

@@ -22,7 +22,7 @@ def checked_folder(
         download: writes the files to a folder.
 
     Raises:
-        UserError: a file is missing or another one, or cannot be downloaded.
+        UserError: a file is missing or differs, or cannot be downloaded.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = given or home / USER_CACHE / name

@@ -157,7 +157,7 @@ def _read_log(args, log: Path) -> Iterator[list]:
 
 
 def select_frames(by_video: list[np.ndarray]) -> list[Frame]:
-    """The frames with a person, numbered so that a new shot begins where some are missing."""
+    """The frames with a person; their numbers jump where frames are missing."""
     selected, number = [], 0
     for index, estimates in enumerate(by_video):
         keypoints = joints.smooth(estimates)

@@ -32,7 +32,8 @@ from tools.optional import require
 from tools.web import document, motions
 from training import evaluate
 from training.checkpoint import load_for_inference
-from training.options import WHITE, require_dataset
+from training.configuration import require_dataset
+from training.options import WHITE
 
 # One prediction in fp32 per frame, as in the browser; 630 frames per motion.
 PAGE_FLAGS = {"tta": 1, "precision": "fp32", "z": "mean", "val_vi_len": 630}

@@ -22,7 +22,7 @@ from runtime import files, run_dir
 from runtime.cli import UserError, log
 from runtime.device import to_device
 
-from . import course_checkpoint, options
+from . import configuration, course_checkpoint, options
 from .checkpoint_format import FORMAT_VERSION, upgraded
 from .checkpoint_validation import check_optimizer, check_types, check_weights
 from .history import History
@@ -129,11 +129,11 @@ def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
 def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argparse.Namespace:
     """Every flag, by the checkpoint and the command line, which must not contradict its model."""
     checkpoint_args = checkpoint["args"]
-    for name in options.FIXED_FLAGS:
+    for name in options.WEIGHT_FLAGS:
         if name in cli_args and cli_args[name] != checkpoint_args.get(name, cli_args[name]):
             values = f"{checkpoint_args[name]}, not {cli_args[name]}"
             raise UserError(f"{path}: has --{name} {values}; leave the flag out")
-    args = options.resolve(groups, cli_args, checkpoint_args)
+    args = configuration.resolve(groups, cli_args, checkpoint_args)
     args.ckpt_path = path
     return args
 
@@ -154,10 +154,10 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
             raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
     checkpoint = read(path) if path else None
     if checkpoint is None:
-        args = options.resolve(options.TRAINER, cli_args)
+        args = configuration.resolve(options.TRAINER, cli_args)
     else:
         args = _resolve(options.TRAINER, cli_args, path, checkpoint)
-    options.require_dataset(args, "DR" in cli_args)
+    configuration.require_dataset(args, "DR" in cli_args)
     for name in ("optim", "seed") if resume else ():
         former = checkpoint["args"].get(name, getattr(args, name)) if is_own(checkpoint) else None
         if getattr(args, name) != former:
@@ -184,7 +184,8 @@ class Checkpoints:
 
     def write_args(self) -> None:
         """Write args.json."""
-        files.write(self.args.save_root / "args.json", json.dumps(options.plain_values(self.args), indent=2))
+        values = configuration.plain_values(self.args)
+        files.write(self.args.save_root / "args.json", json.dumps(values, indent=2))
 
     def save(self, updates: int, keep: bool) -> None:
         """Write last.ckpt; copy it to best.ckpt if the last epoch is the best, to epoch=E.ckpt if `keep`."""
@@ -196,7 +197,7 @@ class Checkpoints:
             "tfr": row["tfr"],
             "last_epoch": row["epoch"],
             "format_version": FORMAT_VERSION,
-            "args": options.plain_values(self.args),
+            "args": configuration.plain_values(self.args),
             "step": updates,
             "history": self.history.state_dict(),
             "rng": {

@@ -37,7 +37,8 @@ def resolve_pose_background(poses: np.ndarray, given: str | None, source: Path) 
         colours = f"{colour_name(found)}, but --pose_background is {colour_name(given)}"
         log(f"{source}: the most frequent colour of the poses is {colours}")
     background = given or found
-    if not is_drawn(poses, background).any():
+    chunks = range(0, len(poses), MAX_POSES)  # the first usually settles it
+    if not any(is_drawn(poses[start : start + MAX_POSES], background).any() for start in chunks):
         log(f"{source}: all poses are blank: within {MIN_INTENSITY} of 255 of {colour_name(background)}")
     return background
 

@@ -18,7 +18,7 @@ FIRST_BETA = 0.01
 # Defaults, as fractions of a run:
 KL_CYCLES, KL_END = 4, 0.2  # number of cycles of KL annealing, and their end
 TFR_END = 0.2  # end of teacher forcing
-# Clips start to grow, and reach `train_vi_len`, so that a short run has a tenth of its frames there.
+# Clips start to grow, and reach `train_vi_len` early enough for a tenth of a short run's frames.
 GROWTH = (0.6, 0.86)
 MIN_CYCLE_STEPS = 4  # fewer do not show a cycle of beta
 MIN_PASS = 0.9  # part of an epoch's frames; if the clips have fewer, they come more than once

@@ -14,7 +14,7 @@ from tests.helpers import SMALL_PICTURES, assert_user_error, random_uint8_clips,
 from tools import benchmark, plain_reference
 from tools.benchmark import Row, number, spread
 from tools.benchmarking import measure
-from training import options
+from training import configuration
 from utils import to_float
 
 FLAGS = [
@@ -24,7 +24,7 @@ FLAGS = [
 
 
 def flags(*more):
-    return options.trainer_args(["--DR=none", "--save_root=none", *FLAGS, *more])
+    return configuration.trainer_args(["--DR=none", "--save_root=none", *FLAGS, *more])
 
 
 @pytest.mark.parametrize("teacher_forcing", [False, True])
@@ -79,7 +79,7 @@ def test_dataset_is_rendered_if_none_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "DATASET", ["--size=32x16", *benchmark.DATASET[1:]])
     own = SimpleNamespace(save_root=tmp_path, DR=None, arch="lab", quick=False)
     prepared, device = benchmark.prepare(own, FLAGS)
-    args = options.trainer_args(prepared)
+    args = configuration.trainer_args(prepared)
     assert device.type == "cpu" and (args.train_vi_len, args.optim, args.precision) == (4, "Adam", "auto")
     assert len(ClipDataset(args).frames) == 2 * 4
 

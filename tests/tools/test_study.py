@@ -17,7 +17,7 @@ from runtime.cli import UserError
 from tests.helpers import FORKS, SMALL_UNET, assert_user_error, run_script, start_script, wait
 from tests.tools.study_files import write_test, write_training
 from tools import study
-from training import options
+from training import configuration
 
 REAL_CALL = study.call
 FLAGS = [*SMALL_UNET, "--batch_size=2", "--device=cpu"]
@@ -188,7 +188,7 @@ def test_studies_of_the_project_have_flags_that_trainer_knows(name):
     runs = study.read_study(name)
     assert len(runs) > 3
     for flags in runs.values():
-        options.trainer_args(["--DR=d", "--save_root=r", *flags])
+        configuration.trainer_args(["--DR=d", "--save_root=r", *flags])
 
 
 def test_schedule_that_a_run_is_too_short_for_is_named_before_training(calls, file, tmp_path, capsys):

@@ -21,7 +21,7 @@ from tools.poses.crop import Crop, find_crop
 from tools.synthetic.body import INDEX, random_figure
 from tools.synthetic.frames import pose_keypoints, render_frame, view_of
 from tools.synthetic.skeleton import JOINTS
-from training import options
+from training import configuration
 
 WIDTH, HEIGHT, COUNT = 640, 320, 40
 FILES = ["poses.json", "poses.png", "test", "train", "val"]
@@ -273,7 +273,7 @@ def test_folder_that_is_not_empty_and_wrong_flags_are_one_line(tmp_path, studio)
 def test_training_command_suits_the_size(size, flags):
     command = video_to_dataset.training_command(Path("data/me"), size)
     assert command == f"python Trainer.py --DR data/me --save_root runs/me {flags}"
-    options.trainer_args(command.split()[2:])
+    configuration.trainer_args(command.split()[2:])
 
 
 def test_networks_that_cannot_be_downloaded_or_are_others_are_one_line(tmp_path, monkeypatch):

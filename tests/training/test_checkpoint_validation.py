@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import Trainer
 from runtime.cli import UserError
 from tests.helpers import SMALL_UNET
-from training import checkpoint, options
+from training import checkpoint, configuration, options
 from training.checkpoint import load_for_inference
 
 BIAS = "Generator.to_pixels.bias"
@@ -138,7 +138,7 @@ VALUES = st.recursive(
 def test_any_flags_of_a_checkpoint_are_used_or_refused(args):
     for groups in (options.TRAINER, options.TESTER):
         with contextlib.suppress(UserError):
-            options.resolve(groups, {}, args)
+            configuration.resolve(groups, {}, args)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dataloader import ClipDataset
-from training import options, schedules
+from training import configuration, schedules
 from training.schedules import Budget, kl_annealing
 
 
 def flags(*argv, **changes):
-    args = options.trainer_args(["--DR=.", "--save_root=run", "--reference_frame=clip", *argv])
+    args = configuration.trainer_args(["--DR=.", "--save_root=run", "--reference_frame=clip", *argv])
     return SimpleNamespace(**vars(args) | changes)
 
 

@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from modules import VAE_Model
-from training import options
+from training import configuration
 from training.summary import idle_schedules, run_summary
 
 
 def make_args(flags):
-    return options.trainer_args(["--DR=.", "--save_root=run", "--pose_background=white", *flags.split()])
+    required = ["--DR=.", "--save_root=run", "--pose_background=white"]
+    return configuration.trainer_args([*required, *flags.split()])
 
 
 def summary_of(flags="", background=None, num_steps=25, max_batch=1000):
-    """Of a run with so many steps per epoch, and at most so many clips in each."""
+    """The lines for a run with `num_steps` steps per epoch of at most `max_batch` clips."""
 
     def cut(length, batch_size, fraction):
         return [np.zeros((min(max_batch, batch_size), length))] * num_steps

@@ -8,7 +8,7 @@ import Trainer
 from dataloader import ClipBatch
 from tests.helpers import SMALL_RUN, random_uint8_clips
 from tests.recorder import OnCPU
-from training import options
+from training import configuration
 from training.losses import kl_criterion
 from utils import to_float
 
@@ -19,7 +19,7 @@ def make_run(dataset, tmp_path):
 
     def make(*flags):
         argv = ["--DR", str(dataset), "--save_root", str(tmp_path), *SMALL_RUN, "--threads=1", *flags]
-        return Trainer.Run(options.trainer_args(argv), None)
+        return Trainer.Run(configuration.trainer_args(argv), None)
 
     return make
 

@@ -20,7 +20,7 @@ from runtime import cli
 from runtime.cuda_graph import Graphed
 from runtime.device import num_cores, select_device, set_threads, to_device, tune_malloc
 from tools import plain_reference
-from training import evaluate, options
+from training import configuration, evaluate
 from training.augment import needs_background
 from training.meter import Meter
 from training.optimizers import make_optimizer
@@ -167,7 +167,7 @@ class Side:
 
 def measure(name: str, started: float, flags: list[str]) -> dict[str, float]:
     """The samples of a side by the keys of `tools.benchmark.Row`; `started` is the time of its command."""
-    side, results = Side(name, options.trainer_args(flags)), {}
+    side, results = Side(name, configuration.trainer_args(flags)), {}
     calls = CALLS[side.device.type]
     for teacher_forcing, kind in ((False, "free"), (True, "forced")):
         side.steps(teacher_forcing, WARM_UP_STEPS)
@@ -175,7 +175,7 @@ def measure(name: str, started: float, flags: list[str]) -> dict[str, float]:
         results[f"step_{kind}"] = side.steps(teacher_forcing, calls)
         results.setdefault("memory", side.memory())
     results |= {"epoch": side.epoch(), "render": side.render()}
-    small = Side(name, options.trainer_args([*flags, *COUNT_FLAGS.split()]))
+    small = Side(name, configuration.trainer_args([*flags, *COUNT_FLAGS.split()]))
     for teacher_forcing, kind in ((False, "free"), (True, "forced")):
         small.steps(teacher_forcing, 1)  # creates the optimizer's state
         results[f"operators_{kind}"] = count_operators(lambda forced=teacher_forcing: small.steps(forced, 1))
