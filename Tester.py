@@ -111,6 +111,7 @@ def write_results(args, videos: list[Video]) -> None:
         "checkpoint": str(args.ckpt_path),
         "last_epoch": args.last_epoch,
         "z": args.z,
+        "fps": videos[0].fps,
     }
     files.write(args.save_root / "results.json", json.dumps(results, indent=1))
     if curves := {f"sequence {v.number}": v.scores["psnr_by_frame"] for v in videos if v.scores}:
@@ -125,14 +126,14 @@ def write_video(args, video: Video) -> None:
         arrays["truth"] = utils.to_uint8(video.truth)
     files.save(root / f"pred_seq{i}.npz", lambda path: np.savez_compressed(path, **arrays))
     grids = {
-        f"pred_seq{i}": utils.side_by_side({"prediction": arrays["prediction"]}, has_headings=False),
+        f"pred_seq{i}": utils.side_by_side({"prediction": arrays["prediction"]}, False, video.fps),
         f"compare_seq{i}": evaluate.comparison(video),
     }
     files.save(root / f"sheet_seq{i}.png", utils.save_sheet, grids[f"compare_seq{i}"])
     if video.samples:
         columns = {"pose": video.poses, "truth": arrays["truth"]}
         columns |= {f"sample {n}": utils.to_uint8(sample) for n, sample in enumerate(video.samples, 1)}
-        grids[f"samples_seq{i}"] = utils.side_by_side(columns)
+        grids[f"samples_seq{i}"] = utils.side_by_side(columns, fps=video.fps)
         files.save(root / f"samples_sheet_seq{i}.png", utils.save_sheet, grids[f"samples_seq{i}"])
     for name, grid in grids.items():
         if args.make_gif:

@@ -1,6 +1,7 @@
 """Dataset folders (docs/compatibility.md, "Data") -> training batches on a device, and whole videos."""
 
 import itertools
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from image_cache import load_images
 from images import numbered_images, visible
 from runtime.cli import UserError, log
 from truth import true_frames
-from utils import to_float
+from utils import FRAMES_PER_SECOND, to_float
 
 MIN_TIME_STEP = 4  # milliseconds: 250 frames per second
 
@@ -45,6 +46,7 @@ class Video:
         prediction: `(T, 3, H, W)`, the first frame included; not clamped.
         scores: by name, as in results.json.
         samples: predictions with z from the prior.
+        fps: frames per second.
     """
 
     number: int | None
@@ -55,6 +57,15 @@ class Video:
     prediction: Tensor | None = None
     scores: dict = field(default_factory=dict)
     samples: list[Tensor] = field(default_factory=list)
+    fps: float = FRAMES_PER_SECOND
+
+
+def frames_per_second(dataset: Path) -> float:
+    """The frame rate in poses.json of a dataset; without one, that of the course."""
+    try:
+        return float(json.loads((dataset / "poses.json").read_text("utf-8"))["fps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return FRAMES_PER_SECOND
 
 
 def _paired_images(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:
@@ -230,7 +241,8 @@ def load_validation_video(args) -> Video:
         np.array(load_images(args.DR, f"val-{kind}", list(entries.values()), size, args.num_workers)[:length])
         for kind, entries in (("img", images), ("label", labels))
     )
-    return Video(None, poses, frames[0], to_float(frames), str(folder / "val_img"))
+    truth, source = to_float(frames), str(folder / "val_img")
+    return Video(None, poses, frames[0], truth, source, fps=frames_per_second(args.DR))
 
 
 def _log_gaps(folder: Path, numbers: list[int]) -> None:
@@ -257,7 +269,7 @@ def load_test_videos(args) -> list[Video]:
         raise UserError(f"{images / unpaired[0]}: has no poses, {labels / unpaired[0]} is missing")
     if not names:
         raise UserError(f"{labels}: no test sequences in it (folders 0, 1, ..)")
-    videos, size = [], (args.frame_H, args.frame_W)
+    videos, size, fps = [], (args.frame_H, args.frame_W), frames_per_second(args.DR)
     for name in names:
         if not (images / name).is_dir():
             raise UserError(f"{labels / name}: has no first frame, {images / name} is missing")
@@ -271,5 +283,6 @@ def load_test_videos(args) -> list[Video]:
             log(f"{first.path}: used with the first pose, number {numbers[0]}")
         _log_gaps(labels / name, numbers)
         truth, source = true_frames(args, name, numbers, min(first_number, numbers[0]), usual_step(numbers))
-        videos.append(Video(int(name), np.array(poses[:length]), np.array(first_frame), truth, source))
+        inputs = np.array(poses[:length]), np.array(first_frame)
+        videos.append(Video(int(name), *inputs, truth, source, fps=fps))
     return videos

@@ -1,6 +1,8 @@
 """Metrics (PSNR, SSIM), and writers of GIF, MP4, contact sheets and plots."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-FRAMES_PER_SECOND = 20
+FRAMES_PER_SECOND = 20  # of a dataset that does not say it
+MAX_GIF_FPS = 50  # browsers slow down shorter frames
 DISPLAY_WIDTH = 192  # pixels, to which small frames are enlarged
 HEADING_HEIGHT = 18
 SSIM_MIN_SIDE = 6  # pixels, because the window pads 5 by reflection
@@ -102,11 +105,13 @@ class VideoGrid:
         frames: `(T, H, W, 3)` uint8.
         scale: how often each pixel is repeated on both axes.
         headings: texts, each with the column of `frames` at which it starts.
+        fps: frames per second.
     """
 
     frames: np.ndarray
     scale: int
     headings: dict[str, int] = field(default_factory=dict)
+    fps: float = FRAMES_PER_SECOND
 
     def heading(self) -> Image.Image | None:
         """The band above the enlarged frames; None without headings."""
@@ -118,17 +123,21 @@ class VideoGrid:
         return band
 
 
-def side_by_side(columns: dict[str, np.ndarray], has_headings: bool = True) -> VideoGrid:
+def side_by_side(
+    columns: dict[str, np.ndarray], has_headings: bool = True, fps: float = FRAMES_PER_SECOND
+) -> VideoGrid:
     """Videos `(T, H, W, 3)` uint8 side by side, each under its name."""
     videos = list(columns.values())
     width = videos[0].shape[2]
     gap = np.full_like(videos[0][:, :, :1], 255)
     parts = [part for video in videos for part in (video, gap)][:-1]
     headings = {name: i * (width + 1) for i, name in enumerate(columns)} if has_headings else {}
-    return VideoGrid(np.concatenate(parts, axis=2), max(1, round(DISPLAY_WIDTH / width)), headings)
+    return VideoGrid(np.concatenate(parts, axis=2), max(1, round(DISPLAY_WIDTH / width)), headings, fps)
 
 
-def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> VideoGrid:
+def comparison(
+    poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None, fps: float = FRAMES_PER_SECOND
+) -> VideoGrid:
     """pose | prediction | truth | error, of videos `(T, H, W, 3)` uint8; two columns without a truth.
 
     The error is the absolute difference, doubled.
@@ -137,11 +146,15 @@ def comparison(poses: np.ndarray, predicted: np.ndarray, truth: np.ndarray | Non
     if truth is not None:
         difference = np.abs(predicted.astype(np.int16) - truth)
         columns |= {"truth": truth, "error x2": (2 * difference).clip(0, 255).astype(np.uint8)}
-    return side_by_side(columns)
+    return side_by_side(columns, fps=fps)
 
 
-def save_sheet(path: Path, grid: VideoGrid, count: int = 8) -> None:
-    """Write a PNG contact sheet: `count` frames, evenly spaced in time, below each other, numbered."""
+def save_sheet(path: Path, grid: VideoGrid, count: int = 8, labels: list[str] | None = None) -> None:
+    """Write a PNG contact sheet: `count` frames, evenly spaced in time, below each other.
+
+    Args:
+        labels: of all frames, by default their numbers.
+    """
     times = np.linspace(0, len(grid.frames) - 1, min(count, len(grid.frames))).astype(int)
     height, width = (side * grid.scale for side in grid.frames.shape[1:3])
     margin, gap = 36, 2
@@ -152,17 +165,18 @@ def save_sheet(path: Path, grid: VideoGrid, count: int = 8) -> None:
         top = HEADING_HEIGHT + row * (height + gap)
         image = Image.fromarray(grid.frames[t]).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(image, (margin, top))
-        ImageDraw.Draw(sheet).text((4, top + 4), str(t), fill="black")
+        ImageDraw.Draw(sheet).text((4, top + 4), labels[t] if labels else str(t), fill="black")
     sheet.save(path)
 
 
 def save_gif(path: Path, grid: VideoGrid) -> None:
-    """Write a looping GIF.
+    """Write a looping GIF; of more than `MAX_GIF_FPS` frames per second, it skips some.
 
     All frames share one palette, so static pixels stay equal, which halves the file. Frames are quantized
     before they are enlarged, which is faster.
     """
-    frames = grid.frames
+    step = math.ceil(grid.fps / MAX_GIF_FPS)
+    frames = grid.frames[::step]
     samples = frames[np.linspace(0, len(frames) - 1, min(len(frames), 24)).astype(int)]
     # Colours are weighted by the square root of their pixels, so a wall leaves colours for thin limbs.
     colours, counts = np.unique(samples.reshape(-1, 3), axis=0, return_counts=True)
@@ -181,8 +195,10 @@ def save_gif(path: Path, grid: VideoGrid) -> None:
             image.paste(band.quantize(palette=palette, **no_dither), (0, 0))
             image.paste(body, (0, HEADING_HEIGHT))
         images.append(image)
-    duration = 1000 // FRAMES_PER_SECOND
-    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+    # GIF counts in hundredths of a second: rounded ends add up to the length of the video.
+    ends = (np.arange(len(images) + 1) * step * 100 / grid.fps).round()
+    durations = (10 * np.diff(ends)).astype(int).tolist()
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
 
 
 def save_mp4(path: Path, grids: Iterable[VideoGrid]) -> None:
@@ -191,9 +207,11 @@ def save_mp4(path: Path, grids: Iterable[VideoGrid]) -> None:
     Args:
         grids: chunks of one video; only one is in memory at a time.
     """
+    grids = iter(grids)
+    first = next(grids)
     with iio.imopen(path, "w", plugin="pyav") as file:
-        file.init_video_stream("libx264", fps=FRAMES_PER_SECOND)
-        for grid in grids:
+        file.init_video_stream("libx264", fps=first.fps)
+        for grid in itertools.chain([first], grids):
             band = grid.heading()
             for frame in grid.frames:
                 image = frame.repeat(grid.scale, axis=0).repeat(grid.scale, axis=1)

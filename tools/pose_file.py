@@ -1,6 +1,7 @@
 """poses.json, beside the splits of a dataset: the keypoints of each pose image."""
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from runtime import files
 from runtime.cli import UserError
 from tools.synthetic.skeleton import JOINTS
+from utils import FRAMES_PER_SECOND
 
 NAME = "poses.json"
 DECIMALS = 2  # of a pixel
@@ -21,26 +23,29 @@ class Poses(NamedTuple):
         keypoints: in pixels, `(T, J, 2)`, NaN where unknown.
         size: width and height of the images.
         folders: of each pose image, such as val/val_label; empty if the file has none.
+        fps: frames per second.
     """
 
     keypoints: np.ndarray
     size: tuple[int, int]
     folders: list[str]
+    fps: float = FRAMES_PER_SECOND
 
     def of_folder(self, folder: str) -> np.ndarray:
         """The keypoints of the images of one folder, `(N, J, 2)`."""
         return self.keypoints[[name == folder for name in self.folders]]
 
 
-def write(path: Path, size: tuple[int, int], frames: list[dict], **source) -> None:
+def write(path: Path, size: tuple[int, int], fps: float, frames: list[dict], **source) -> None:
     """Write a poses.json.
 
     Args:
         size: width and height of the images.
+        fps: frames per second.
         frames: from `frame`.
         source: where the keypoints are from, plain values.
     """
-    files.write(path, json.dumps({"joints": JOINTS, "size": size, **source, "frames": frames}))
+    files.write(path, json.dumps({"joints": JOINTS, "size": size, "fps": fps, **source, "frames": frames}))
 
 
 def frame(
@@ -70,9 +75,20 @@ def _plain(points: np.ndarray, decimals: int) -> list:
 
 
 def has_person(keypoints: np.ndarray) -> np.ndarray:
-    """Whether a frame shows a person whose trunk is known: `(T, J, 2)` -> `(T,)`."""
-    trunk = [JOINTS.index(name) for name in ("neck", "pelvis")]
-    return ~np.isnan(keypoints[:, trunk]).any(axis=(1, 2))
+    """Whether a frame shows the neck of a person, and the hips or the head: `(T, J, 2)` -> `(T,)`."""
+    neck, pelvis, nose = (
+        ~np.isnan(keypoints[:, JOINTS.index(name), 0]) for name in ("neck", "pelvis", "nose")
+    )
+    return neck & (pelvis | nose)
+
+
+def is_poses(path: Path) -> bool:
+    """Whether a JSON file is a poses.json, and not one of a pose estimator."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return True  # for `read` to say what is wrong
+    return isinstance(content, dict) and "joints" in content
 
 
 def read(path: Path) -> Poses:
@@ -92,9 +108,9 @@ def read(path: Path) -> Poses:
         if not has_person(keypoints).any():
             raise ValueError("no frame has a person")
         folders = [str(entry["folder"]) for entry in poses["frames"] if "folder" in entry]
-        size = int(width), int(height)
-        if min(size) < 1 or len(folders) not in (0, len(keypoints)):
-            raise ValueError("size or folders are wrong")
+        size, fps = (int(width), int(height)), float(poses.get("fps", FRAMES_PER_SECOND))
+        if min(size) < 1 or len(folders) not in (0, len(keypoints)) or not 0 < fps < math.inf:
+            raise ValueError("size, fps or folders are wrong")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a poses.json of tools.video_to_dataset ({error})") from None
-    return Poses(keypoints, size, folders)
+    return Poses(keypoints, size, folders, fps)

@@ -55,6 +55,7 @@ class FinishedRun:
         scores: the cells of the table by column, in dB except for SSIM, minutes and epochs.
         videos: the beginning of the first test sequence: `pose`, `truth` if known, and `prediction`, each
             `(T, H, W, 3)` uint8.
+        fps: frames per second of the videos.
     """
 
     name: str
@@ -63,6 +64,7 @@ class FinishedRun:
     points: list[dict[str, float]]
     scores: dict[str, float]
     videos: dict[str, np.ndarray]
+    fps: float
 
     @classmethod
     def read(cls, name: str, flags: tuple[str, ...], folder: Path) -> "FinishedRun":
@@ -75,7 +77,10 @@ class FinishedRun:
         with np.load(folder / "test" / f"pred_seq{first}.npz") as arrays:
             kinds = [kind for kind in ("pose", "truth", "prediction") if kind in arrays]
             videos = {kind: arrays[kind][:VIDEO_FRAMES].copy() for kind in kinds}
-        return cls(name, flags, annealing, history + by_frame, _scores(results, history), videos)
+        points, scores = history + by_frame, _scores(results, history)
+        return cls(
+            name, flags, annealing, points, scores, videos, results.get("fps", utils.FRAMES_PER_SECOND)
+        )
 
 
 def _read_numbers(path: Path) -> list[dict[str, float]]:
@@ -186,7 +191,8 @@ def write_videos(runs: list[FinishedRun], folder: Path) -> Path:
         columns |= {name if kind == "prediction" else kind: video for kind, video in run.videos.items()}
     lengths, heights, widths, _ = zip(*(video.shape for video in columns.values()), strict=True)
     size = min(lengths), max(heights), max(widths)
-    grid = utils.side_by_side({name: _enlarge(video, *size) for name, video in columns.items()})
+    videos = {name: _enlarge(video, *size) for name, video in columns.items()}
+    grid = utils.side_by_side(videos, fps=runs[0].fps)
     files.save(folder / "videos.gif", utils.save_gif, grid)
     return folder / "videos.gif"
 

@@ -118,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     size = config.frame_H, config.frame_W
     facts = {
         **motions.drawing_style(poses, size),
+        "fps": videos[0].fps,
         "latent": model.latent_shape(*size),
         "usesZ": uses_z(model, videos[0], config),
         "about": description(args, config, model, scores(model, test_videos, config)),

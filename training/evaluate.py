@@ -70,7 +70,7 @@ def score(video: Video, ssim: bool = True) -> None:
 def comparison(video: Video) -> utils.VideoGrid:
     """pose | prediction | truth | error, of a rendered video."""
     truth = None if video.truth is None else utils.to_uint8(video.truth)
-    return utils.comparison(video.poses, utils.to_uint8(video.prediction), truth)
+    return utils.comparison(video.poses, utils.to_uint8(video.prediction), truth, video.fps)
 
 
 def validate(model: VAE_Model, video: Video, args, epoch: int, lr: float, write_images: bool) -> dict:

@@ -1,6 +1,7 @@
 """A trained person is driven by the poses of another person."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 import Trainer
 from runtime.cli import UserError
 from tests.helpers import SMALL_UNET, assert_user_error, run_script, write_dataset
+from tests.tools.videos import bars, write_video
 from tools import optional, pose_file, reenact
-from tools.poses.retarget import FEET, ROOT, bone_lengths, retarget
+from tools.poses import sound
+from tools.poses.joints import COCO_17
+from tools.poses.retarget import FEET, ROOTS, bone_lengths, missing_joints, retarget
 from tools.synthetic.body import random_figure
 from tools.synthetic.frames import pose_keypoints, view_of
 from tools.synthetic.skeleton import JOINTS
@@ -50,7 +54,7 @@ def test_larger_body_elsewhere_is_moved_to_where_the_trained_person_was(trained)
 def test_person_who_walks_farther_stays_where_the_trained_one_stood(trained):
     walk = np.linspace(-90, 90, len(trained))[:, None, None] * (1, 0)
     result = retarget(trained + walk, trained)
-    own, theirs = (np.percentile(keypoints[:, ROOT, 0], (5, 95)) for keypoints in (result, trained))
+    own, theirs = (np.percentile(keypoints[:, ROOTS[0], 0], (5, 95)) for keypoints in (result, trained))
     assert own == pytest.approx(theirs, abs=0.5)
     assert np.allclose(bone_lengths(result), bone_lengths(trained), rtol=0.01)
 
@@ -66,9 +70,41 @@ def test_feet_stand_on_the_floor_and_unknown_keypoints_stay_unknown(trained):
     assert not np.isnan(result[:10]).any()
 
 
-def write_poses(path, keypoints, size=SIZE):
+LEGS = "knee", "ankle", "toe"
+
+
+@pytest.mark.parametrize(
+    "hidden", [LEGS, (*LEGS, "hip", "pelvis"), (*LEGS, "hip", "pelvis", "elbow", "wrist")]
+)
+def test_half_bodies_have_a_pose_in_each_frame(trained, hidden):
+    missing = [index for index, name in enumerate(JOINTS) if name.endswith(hidden)]
+    keypoints = other_body(trained)
+    keypoints[:, missing] = np.nan
+    assert set(missing_joints(keypoints, trained)) == {JOINTS[index] for index in missing}
+    result = retarget(keypoints, trained)
+    assert not np.isnan(result).any()
+    neck = JOINTS.index("neck")
+    assert np.abs(np.median(result - trained, axis=0)[neck]).max() < 6
+    assert (
+        np.ptp(result[:, FEET[0]] - result[:, JOINTS.index("l_knee")], axis=0).max() < 1e-6
+    )  # legs are left
+
+
+def test_joints_that_the_trained_person_never_shows_are_left_out(trained):
+    selfie = trained.copy()
+    selfie[:, [ROOTS[0], *FEET]] = np.nan
+    result = retarget(other_body(trained), selfie)
+    assert np.isnan(result[:, FEET]).all() and not np.isnan(result[:, JOINTS.index("l_wrist")]).any()
+    with pytest.raises(UserError, match="the driver shows r_toe, l_toe; the trained person shows neck"):
+        only_feet = np.full_like(trained, np.nan)
+        only_feet[:, FEET[2:]] = trained[:, FEET[2:]]
+        retarget(only_feet, trained)
+
+
+def write_poses(path, keypoints, size=SIZE, fps=None):
     frames = [{"pixels": [None if np.isnan(p).any() else p.tolist() for p in row]} for row in keypoints]
-    path.write_text(json.dumps({"joints": JOINTS, "size": size, "frames": frames}))
+    rate = {"fps": fps} if fps else {}
+    path.write_text(json.dumps({"joints": JOINTS, "size": size, **rate, "frames": frames}))
     return path
 
 
@@ -102,6 +138,67 @@ def test_poses_of_another_person_drive_the_trained_one(person, trained, tmp_path
     assert len(frames) == 20 and num_gif_frames == 16
     poses = np.stack(frames)[:, 20:, : frames[0].shape[1] // 2 - 20]
     assert (poses < 200).any(axis=(1, 2, 3)).all()  # each frame has a pose
+
+
+def seconds_of(path):
+    """The length of each stream."""
+    with av.open(str(path)) as video:
+        return {stream.type: float(stream.duration * stream.time_base) for stream in video.streams}
+
+
+@pytest.mark.parametrize(
+    ("source_fps", "dataset_fps", "expected"), [(5, None, 5), (60, 30, 30), (60, None, 20)]
+)
+def test_driven_video_has_the_length_and_speed_of_its_driver(
+    person, trained, tmp_path, source_fps, dataset_fps, expected
+):
+    data = tmp_path / "data"
+    shutil.copytree(person[0], data)
+    write_poses(data / "poses.json", trained, fps=dataset_fps)
+    source = write_poses(tmp_path / "poses.json", np.tile(trained, (2, 1, 1)), fps=source_fps)
+    frames, _ = drive(person, source, tmp_path / "out", "--DR", str(data))
+    length = seconds_of(tmp_path / "out" / "reenacted.mp4")["video"]
+    assert length == pytest.approx(120 / source_fps, abs=1.01 / expected)
+    assert len(frames) / length == pytest.approx(expected, rel=0.01)
+    with Image.open(tmp_path / "out" / "reenacted.gif") as gif:
+        durations = [(gif.seek(frame), gif.info["duration"])[1] for frame in range(gif.n_frames)]
+    assert sum(durations) / 1000 == pytest.approx(length, abs=0.02)
+
+
+@pytest.mark.parametrize("flags", [{}, {"start": 1.0}, {"start": 0.5, "end": 1.5}])
+def test_sound_of_the_driver_is_cut_to_the_length(tmp_path, flags):
+    """The sound is a beep in the second second; the driver has 2 seconds of frames, 3 of sound."""
+    start, end = flags.get("start", 0.0), flags.get("end", 2.0)
+    time = np.arange(3 * 48_000) / 48_000
+    beep = np.where((time >= 1) & (time < 2), np.sin(2 * np.pi * 440 * time), 0)
+    source = write_video(tmp_path / "a.mp4", bars(60), sound=beep)
+    silent = write_video(tmp_path / "silent.mp4", bars(round(20 * (end - start))), fps=20)
+    sound.add_sound(tmp_path / "out.mp4", silent, source, start)
+    lengths = seconds_of(tmp_path / "out.mp4")
+    assert lengths["audio"] == pytest.approx(end - start, abs=0.05) and lengths["video"] == end - start
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    loud = np.flatnonzero(np.abs(samples) > 0.3) / 48_000
+    assert loud[0] + start == pytest.approx(1, abs=0.05) and loud[-1] + start == pytest.approx(
+        min(2, end), abs=0.05
+    )
+
+
+def test_keypoint_files_drive_the_trained_person(person, trained, tmp_path, capsys):
+    folder = tmp_path / "json"
+    folder.mkdir()
+    for number in range(20):
+        if number not in range(8, 16):
+            points = np.column_stack([other_body(trained)[number], np.ones(len(JOINTS))])
+            order = [JOINTS.index(name) for name in COCO_17 if name not in ("neck", "pelvis")]
+            people = [{"keypoints": points[order].ravel().tolist()}]
+            (folder / f"{number:06d}.json").write_text(json.dumps({"people": people}))
+    for source in (folder, write_poses(tmp_path / "poses.json", trained)):
+        frames, _ = drive(person, source, tmp_path / "out")
+    assert len(frames) == len(trained)
+    output = capsys.readouterr().out
+    assert "8 of 20 poses are blank" in output and "0 of 60 poses are blank" in output
+    assert "never shows l_toe, r_toe" in output or "never shows r_toe, l_toe" in output
 
 
 def test_pose_images_of_another_dataset_drive_the_trained_person(person, tmp_path):

@@ -2,11 +2,8 @@
 
 import json
 import signal
-import struct
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,9 +12,11 @@ from runtime import cli
 from runtime.cli import UserError
 from tests.helpers import assert_user_error, run_script
 from tests.tools.synthetic import names
+from tests.tools.videos import write_video
 from tools import video_to_dataset
-from tools.poses import joints, models, video
+from tools.poses import dataset, joints, models
 from tools.poses.crop import Crop, find_crop
+from tools.poses.estimate import JointEstimator
 from tools.synthetic.body import INDEX, random_figure
 from tools.synthetic.frames import pose_keypoints, render_frame, view_of
 from tools.synthetic.skeleton import JOINTS
@@ -45,17 +44,6 @@ def figure():
 @pytest.fixture(scope="session")
 def images(figure):
     return [render_frame(figure, frame, WIDTH, HEIGHT) for frame in range(COUNT)]
-
-
-def write_video(path, images, fps=30):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "12"}
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image))))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -98,22 +86,22 @@ def test_joints_are_near_the_true_ones(made, figure):
 
 
 def test_stopped_tool_is_continued(studio, made, tmp_path, pose_models, monkeypatch):
-    folder, estimate = tmp_path / "data", joints.estimate
+    folder, estimate = tmp_path / "data", JointEstimator.__call__
     calls = []
 
-    def stop_after_15(estimator, image):
+    def stop_after_15(*arguments):
         calls.append(1)
         if len(calls) > 15:
             raise cli.Stopped(signal.SIGINT)
-        return estimate(estimator, image)
+        return estimate(*arguments)
 
-    monkeypatch.setattr(joints, "estimate", stop_after_15)
+    monkeypatch.setattr(JointEstimator, "__call__", stop_after_15)
     command = [str(studio), "--DR", str(folder), "--size=128x64"]
     with pytest.raises(cli.Stopped):
         video_to_dataset.main(command)
     assert names(folder) == [video_to_dataset.JOINTS_LOG]
     calls.clear()
-    monkeypatch.setattr(joints, "estimate", lambda *a: (calls.append(1), estimate(*a))[1])
+    monkeypatch.setattr(JointEstimator, "__call__", lambda *a: (calls.append(1), estimate(*a))[1])
     video_to_dataset.main(command)
     assert len(calls) == COUNT - 15
     assert (folder / "poses.json").read_text() == (made / "poses.json").read_text()
@@ -149,45 +137,6 @@ def test_gap_and_empty_frames_make_shots(tmp_path, images, pose_models, capsys):
     assert "32 of 44 frames in 2 shots; the others do not show a person" in output
 
 
-def test_video_that_is_turned_is_upright(tmp_path, images):
-    """A phone that is held upright writes images that lie on their side, and how to turn them."""
-    path = write_video(tmp_path / "turned.mp4", [np.rot90(image) for image in images[:3]])
-    movie = path.read_bytes()
-    offset = movie.index(b"tkhd") + 44  # of the matrix in the track's header
-    assert movie[offset : offset + 36] == struct.pack(">9i", 2**16, 0, 0, 0, 2**16, 0, 0, 0, 2**30)
-    matrix = struct.pack(">9i", 0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30)
-    path.write_bytes(movie[:offset] + matrix + movie[offset + 36 :])
-    frames = list(video.frames(path, 30))
-    assert len(frames) == 3
-    for frame, image in zip(frames, images, strict=False):
-        assert frame.shape == image.shape
-        assert np.abs(frame.astype(int) - image).mean() < 3
-
-
-def test_frames_of_a_variable_rate_are_sampled_by_their_times(tmp_path, images):
-    """30 frames a second, then 10: at 10 a second, each third of the first, and all others."""
-    path = tmp_path / "variable.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, time = "yuv420p", 0
-        for index, image in enumerate(images[:24]):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            time += 1 if index < 12 else 3
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    assert len(list(video.frames(path, 10))) == 4 + 12
-
-
-@pytest.mark.parametrize(
-    ("flags", "count"), [({}, COUNT), ({"fps": 10}, 14), ({"start": 0.5}, 25), ({"end": 0.5}, 16)]
-)
-def test_frames_per_second_start_and_end(studio, flags, count):
-    settings = {"fps": 30.0} | flags
-    assert len(list(video.frames(studio, **settings))) == pytest.approx(count, abs=1)
-
-
 def openpose(path, people):
     path.write_text(json.dumps({"people": [{"pose_keypoints_2d": list(map(float, p))} for p in people]}))
 
@@ -211,11 +160,13 @@ def test_joints_are_interpolated_over_short_gaps_only():
     estimates[..., 0], estimates[..., 2] = np.arange(30)[:, None], 1
     estimates[5:9, 3, 2] = 0
     estimates[15:22, 4, 2] = 0
+    estimates[10, 5, 0] += 400  # an outlier
     estimates[29, 0] = np.nan
     keypoints = joints.smooth(estimates)
     assert np.allclose(keypoints[:29, 3, 0], np.arange(29))
     assert np.isnan(keypoints[15:22, 4]).all() and not np.isnan(keypoints[:15, 4]).any()
     assert np.isnan(keypoints[29, 0]).all()
+    assert abs(keypoints[10, 5, 0] - 10) < 1
 
 
 @pytest.mark.parametrize(
@@ -285,3 +236,40 @@ def test_networks_that_cannot_be_downloaded_or_are_others_are_one_line(tmp_path,
         (tmp_path / name).write_text("another")
     with pytest.raises(UserError, match="not the file of"):
         models.model_folder(tmp_path)
+
+
+def test_hidden_joints_follow_the_visible_ones_and_fast_moves_stay():
+    time = np.arange(60)
+    estimates = np.ones((60, len(JOINTS), 3))
+    estimates[:, 0, :2] = 100, 300  # the size of a body
+    estimates[:, 3, 0] = 50 * np.sin(time / 3)
+    estimates[:, 4, 0] = np.where((time > 20) & (time < 30), 80, 40)
+    estimates[21:30, 4, 2] = 0.02
+    keypoints = joints.smooth(estimates)
+    assert np.abs(keypoints[5:-5, 3, 0] - estimates[5:-5, 3, 0]).max() < 2
+    assert np.abs(keypoints[:20, 4, 0] - 40).max() < 2 and not np.isnan(keypoints[:, 4]).any()
+    estimates[:, 5, 0] = -20
+    assert np.isnan(joints.smooth(estimates, (200, 400))[:, 5]).all()  # outside the image
+
+
+def test_videos_of_different_sizes_make_one_dataset(tmp_path, images, pose_models):
+    large = write_video(tmp_path / "large.mp4", images[:16])
+    small = [np.asarray(Image.fromarray(image).resize((480, 240))) for image in images[16:32]]
+    small = write_video(tmp_path / "small.mp4", small, fps=15)
+    video_to_dataset.main([str(large), str(small), "--DR", str(tmp_path / "data"), "--size=128x64"])
+    poses = json.loads((tmp_path / "data" / "poses.json").read_text())
+    assert [crop["width"] for crop in poses["crops"]] == [640, 480] and poses["fps"] == 15
+    assert [entry["video"] for entry in poses["frames"]] == [0] * 8 + [1] * 16
+    assert [entry["frame"] for entry in poses["frames"]][:9] == [*range(0, 16, 2), 0]
+
+
+def test_sheet_shows_the_frames_that_are_doubtful():
+    selected = []
+    for number in range(80):
+        estimates = np.ones((len(JOINTS), 3))
+        estimates[:, :2] = np.arange(len(JOINTS))[:, None] * 10 + number + 60 * (number >= 50)
+        estimates[:, 2] = 0.1 if number == 33 else 0.9
+        selected.append(dataset.Frame(number, 0, number, estimates, estimates[:, :2]))
+    reasons = dataset.frames_to_check(selected)
+    assert reasons[33] == "unsure" and reasons[50] == "jump"
+    assert list(reasons) == sorted(reasons) and {0, 79} <= set(reasons)

@@ -1,11 +1,12 @@
-"""BlazePose (Bazarevsky et al. 2020): the landmarks of one person, tracked from frame to frame.
+"""BlazePose (Bazarevsky et al. 2020): the landmarks of the people in an image.
 
-A detector finds people in the whole image. A second network finds 33 landmarks of the tracked person in a
-square region, and two points that give the region in the next frame, so the detector runs again only when
-the person is lost. Constants are those of MediaPipe's graphs pose_detection and pose_landmark.
+A detector finds the regions of people. A second network finds 33 landmarks of one person in a square region,
+and two points that give the region in the next frame of a video. Constants are those of MediaPipe's graphs
+pose_detection and pose_landmark.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,10 @@ ANCHORS = ((8, 2), (16, 2), (32, 6))  # strides of the detector, and anchors per
 MIN_SCORE = 0.5  # of a detection, and of a person in a region
 NMS_THRESHOLD = 0.3  # intersection over union, from which two boxes are of one person
 REGION_SCALE = 1.25  # side of a region, in diameters of the circle around a body
-MAX_MOVE = 1.5  # of a person while they were lost, in sides of their region
 NUM_LANDMARKS = 33
+# In a mirrored image, left is right.
+MIRRORED = [0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(index + 1 - 2 * (index % 2 == 0) for index in range(11, 33))]
+MAX_DISAGREEMENT = 0.07  # of a landmark in the mirrored image, in sides of the region
 
 
 class Region(NamedTuple):
@@ -32,6 +35,14 @@ class Region(NamedTuple):
     center: np.ndarray
     side: float
     angle: float
+
+
+class Square(NamedTuple):
+    """A square of an image, upright, in pixels."""
+
+    left: int
+    top: int
+    side: int
 
 
 class Pose(NamedTuple):
@@ -48,71 +59,53 @@ def region_of(center: np.ndarray, edge: np.ndarray) -> Region:
 
 
 class BlazePose:
-    """Detects and tracks one person.
+    """The two networks.
 
     Args:
-        folder: with the two networks.
-        person: which one, if there are several: 1 is the largest when they are first seen.
+        folder: with the networks' files.
 
     Raises:
         UserError: the library that runs the networks is missing.
     """
 
-    def __init__(self, folder: Path, person: int = 1):
+    def __init__(self, folder: Path):
         interpreter = require("ai_edge_litert.interpreter", "requirements-video.txt").Interpreter
         self._detector = _Network(interpreter, folder / DETECTOR)
         self._landmarks = _Network(interpreter, folder / LANDMARKS)
-        self._person = person
-        self._region: Region | None = None
-        self._last: Region | None = None  # where the person was last seen
 
-    def __call__(self, image: np.ndarray) -> Pose | None:
-        """The person in the next image, uint8 `(H, W, 3)`; None if nobody is there."""
-        for region in (self._region, None):
-            region = region or self._choose(self._detect(image))
-            if region is None:
-                break
-            if (pose := self._find_landmarks(image, region)) is not None:
-                self._region = self._last = pose.region
-                return pose
-        self._region = None
-        return None
+    def find_people(self, image: np.ndarray) -> Iterator[Pose]:
+        """Everyone in an image, uint8 `(H, W, 3)`; some people several times."""
+        for square in _squares(*image.shape[1::-1]):
+            for region in self._detect(image, square):
+                if (pose := self.find_landmarks(image, region)) is not None:
+                    yield pose
 
-    @property
-    def state(self) -> list:
-        """Where the person is and was last seen, as plain values, to continue tracking later."""
-        regions = self._region, self._last
-        return [None if region is None else [*map(float, region.center), region.side, region.angle]
-                for region in regions]  # fmt: skip
-
-    @state.setter
-    def state(self, values: list) -> None:
-        self._region, self._last = (
-            None if region is None else Region(np.array(region[:2]), *region[2:]) for region in values
+    def refine(self, image: np.ndarray, pose: Pose) -> Pose:
+        """Average a pose with that of the mirrored image, where both agree."""
+        last = image.shape[1] - 1
+        region = Region(np.array([last - pose.region.center[0], pose.region.center[1]]), *pose.region[1:])
+        mirrored = self.find_landmarks(
+            np.ascontiguousarray(image[:, ::-1]), region._replace(angle=-region.angle)
         )
+        if mirrored is None:
+            return pose
+        other = mirrored.landmarks[MIRRORED] * (-1, 1, 1) + (last, 0, 0)
+        distances = np.linalg.norm((other - pose.landmarks)[:, :2], axis=1)
+        agrees = distances < MAX_DISAGREEMENT * pose.region.side
+        landmarks = np.where(agrees[:, None], (pose.landmarks + other) / 2, pose.landmarks)
+        return Pose(landmarks, pose.region)
 
-    def _choose(self, regions: list[Region]) -> Region | None:
-        """The region of the tracked person."""
-        if not regions:
-            return None
-        if self._last is None:
-            regions = sorted(regions, key=lambda region: -region.side)
-            return regions[self._person - 1] if self._person <= len(regions) else None
-        nearest = min(regions, key=self._distance)
-        return nearest if self._distance(nearest) < MAX_MOVE * self._last.side else None
-
-    def _distance(self, region: Region) -> float:
-        return float(np.linalg.norm(region.center - self._last.center))
-
-    def _detect(self, image: np.ndarray) -> list[Region]:
-        """The regions of all people."""
+    def _detect(self, image: np.ndarray, square: Square) -> list[Region]:
+        """The regions of all people in a square, which may extend beyond the image."""
+        left, top, side = square
         height, width = image.shape[:2]
-        side = max(height, width)
-        left, top = (side - width) // 2, (side - height) // 2
-        square = Image.new("RGB", (side, side))
-        square.paste(Image.fromarray(image), (left, top))
-        small = square.resize((DETECTOR_SIDE, DETECTOR_SIDE), Image.Resampling.BILINEAR)
-        outputs = self._detector(np.asarray(small, np.float32)[None] / 127.5 - 1)
+        box = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+        scale = DETECTOR_SIDE / side
+        size = [max(1, round((high - low) * scale)) for low, high in zip(box[:2], box[2:], strict=True)]
+        part = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box)
+        padded = Image.new("RGB", (DETECTOR_SIDE, DETECTOR_SIDE))
+        padded.paste(part, (round((box[0] - left) * scale), round((box[1] - top) * scale)))
+        outputs = self._detector(np.asarray(padded, np.float32)[None] / 127.5 - 1)
         boxes = next(output for output in outputs if output.shape[-1] == 12).reshape(-1, 12)
         scores = _sigmoid(next(output for output in outputs if output.shape[-1] == 1).reshape(-1))
         boxes = boxes / DETECTOR_SIDE
@@ -124,11 +117,11 @@ class BlazePose:
                 selected.append(index)
         regions = []
         for index in selected:
-            points = (boxes[index, 4:8].reshape(2, 2) + _ANCHOR_CENTERS[index]) * side - (left, top)
+            points = (boxes[index, 4:8].reshape(2, 2) + _ANCHOR_CENTERS[index]) * side + (left, top)
             regions.append(region_of(*points))
         return regions
 
-    def _find_landmarks(self, image: np.ndarray, region: Region) -> Pose | None:
+    def find_landmarks(self, image: np.ndarray, region: Region) -> Pose | None:
         """The landmarks in a region; None if no person is there."""
         scale = region.side / LANDMARK_SIDE
         cosine, sine = math.cos(region.angle) * scale, math.sin(region.angle) * scale
@@ -147,6 +140,17 @@ class BlazePose:
         points, visibility = values[:, :2] @ rotation.T + corner, _sigmoid(values[:NUM_LANDMARKS, 3])
         landmarks = np.column_stack([points[:NUM_LANDMARKS], visibility])
         return Pose(landmarks, region_of(points[NUM_LANDMARKS], points[NUM_LANDMARKS + 1]))
+
+
+def _squares(width: int, height: int) -> list[Square]:
+    """The squares to search: around the image, and inside, overlapping, where people are larger."""
+    long, short = max(width, height), min(width, height)
+    squares = [Square((width - long) // 2, (height - long) // 2, long)]
+    if long > short:
+        count = 1 + math.ceil((long - short) / (short / 2))
+        for offset in np.linspace(0, long - short, count).astype(int).tolist():
+            squares.append(Square(offset, 0, short) if width > height else Square(0, offset, short))
+    return squares
 
 
 class _Network:

@@ -52,7 +52,8 @@ def find_crop(keypoints: np.ndarray, video: tuple[int, int], aspect: float) -> C
 def _bounding_box(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Upper left and lower right corner of the person in all frames."""
     known = keypoints.reshape(-1, 2)[~np.isnan(keypoints).any(axis=-1).reshape(-1)]
-    tall = np.nanmedian(np.nanmax(keypoints[..., 1], axis=1) - np.nanmin(keypoints[..., 1], axis=1))
+    y = keypoints[~np.isnan(keypoints[..., 1]).all(axis=1), :, 1]
+    tall = np.median(np.nanmax(y, axis=1) - np.nanmin(y, axis=1))
     low, high = known.min(axis=0), known.max(axis=0)
     low = low - tall * np.array([MARGIN_SIDES, MARGIN_TOP])
     return low, high + tall * np.array([MARGIN_SIDES, MARGIN_BOTTOM])

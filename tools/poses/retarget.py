@@ -1,37 +1,32 @@
-"""Motion retargeting: the poses of one person with the bone lengths, floor and range of another."""
+"""Motion retargeting: the poses of one person with the bone lengths, place and range of another."""
 
 import numpy as np
 
+from runtime.cli import UserError
 from tools.synthetic.skeleton import BONES, JOINTS
 
-ROOT = JOINTS.index("pelvis")
+EDGES = [(JOINTS.index(start), JOINTS.index(end)) for start, end, _ in BONES]
+ROOTS = [
+    JOINTS.index(name) for name in ("pelvis", "neck", "nose")
+]  # of the first that is seen, bones are laid out
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]
 RANGE = (5, 95)  # percentiles over time of a person's position
 LENGTH = 90  # percentile over time of a bone's length in the image: sometimes it is not foreshortened
+MIN_SEEN = 0.1  # of the frames, for a joint to count as seen
 
 
-def _tree() -> list[tuple[int, int]]:
-    """The bones as (parent, child), from the pelvis outwards."""
-    edges = [(JOINTS.index(start), JOINTS.index(end)) for start, end, _ in BONES]
-    tree, reached = [], {ROOT}
-    while len(tree) < len(edges):
-        for start, end in edges:
-            parent, child = (start, end) if start in reached else (end, start)
-            if parent in reached and child not in reached:
-                tree.append((parent, child))
-                reached.add(child)
-    return tree
-
-
-TREE = _tree()
+def is_seen(keypoints: np.ndarray) -> np.ndarray:
+    """Which joints are seen in enough frames of `(T, J, 2)`: `(J,)`."""
+    is_known = ~np.isnan(keypoints[..., 0])
+    return is_known[is_known.any(axis=1)].mean(axis=0) >= MIN_SEEN if is_known.any() else is_known.any(axis=0)
 
 
 def bone_lengths(keypoints: np.ndarray) -> np.ndarray:
-    """The length of each bone of `TREE` by keypoints `(T, J, 2)`; NaN where a bone is never seen."""
-    parents, children = np.array(TREE).T
-    lengths = np.linalg.norm(keypoints[:, children] - keypoints[:, parents], axis=-1)
+    """The length of each of `BONES` by keypoints `(T, J, 2)`; NaN where a bone is never seen."""
+    starts, ends = np.array(EDGES).T
+    lengths = np.linalg.norm(keypoints[:, ends] - keypoints[:, starts], axis=-1)
     seen = ~np.isnan(lengths).all(axis=0)
-    result = np.full(len(TREE), np.nan)
+    result = np.full(len(EDGES), np.nan)
     result[seen] = np.nanpercentile(lengths[:, seen], LENGTH, axis=0)
     return result
 
@@ -40,8 +35,11 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The poses of one person as the target person would hold them.
 
     Each bone keeps its direction and foreshortening, and gets the length of the target's bone. One zoom for
-    all frames scales the motion of the feet, and a shift puts the lowest foot on the target's floor. The
-    range of horizontal positions is centered on that of the target, and narrowed if it is wider.
+    all frames, from the bones that both show, scales the motion of the feet, and a shift puts the lowest foot
+    on the target's floor; without feet, the hips, neck or nose are as high as the target's. The range of
+    horizontal positions is centered on that of the target, and narrowed if it is wider. Joints that the
+    person never shows keep their usual place on the target's body; those that the target never shows are
+    left out.
 
     Args:
         keypoints: `(T, J, 2)`, in any pixels, NaN where unknown.
@@ -49,16 +47,55 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     Returns:
         `(T, J, 2)` in pixels of the target's images.
+
+    Raises:
+        UserError: no bone is seen of both.
     """
+    keypoints = np.where(is_seen(keypoints)[:, None], keypoints, np.nan)
     own, other = bone_lengths(keypoints), bone_lengths(target)
-    zoom = np.nansum(other) / np.nansum(np.where(np.isnan(other), np.nan, own))
-    ratios = np.where(np.isnan(other / own), zoom, other / own)
-    result = np.full_like(keypoints, np.nan)
-    result[:, ROOT] = zoom * keypoints[:, ROOT]
-    for (parent, child), ratio in zip(TREE, ratios, strict=True):
-        result[:, child] = result[:, parent] + ratio * (keypoints[:, child] - keypoints[:, parent])
+    shared = ~np.isnan(own + other)
+    if not shared.any():
+        shown = (", ".join(np.array(JOINTS)[is_seen(points)]) or "nothing" for points in (keypoints, target))
+        raise UserError(
+            "the driver shows {}; the trained person shows {}; no bone is shown by both".format(*shown)
+        )
+    zoom = other[shared].sum() / own[shared].sum()
+    result = _lay_out(keypoints, target, zoom, np.where(np.isnan(own), zoom, other / own))
     result += _foot_offsets(result, zoom * keypoints)
     return result + _position_offsets(result, target)
+
+
+def missing_joints(keypoints: np.ndarray, target: np.ndarray) -> list[str]:
+    """The joints that the target person shows and the other person does not."""
+    return [JOINTS[joint] for joint in np.flatnonzero(is_seen(target) & ~is_seen(keypoints))]
+
+
+def _lay_out(keypoints: np.ndarray, target: np.ndarray, zoom: float, ratios: np.ndarray) -> np.ndarray:
+    """The poses with other bone lengths, `ratios` of their own; in each frame from its first root."""
+    is_drawn = is_seen(target)
+    filled = missing_joints(keypoints, target)
+    result = np.full_like(keypoints, np.nan)
+    for root in ROOTS:
+        rows = np.isnan(result).all(axis=(1, 2)) & ~np.isnan(keypoints[:, root, 0]) & is_drawn[root]
+        result[rows, root] = zoom * keypoints[rows, root]
+        for parent, child, bone in _tree(root):
+            step = ratios[bone] * (keypoints[rows, child] - keypoints[rows, parent])
+            if JOINTS[child] in filled:
+                step = np.nanmedian(target[:, child] - target[:, parent], axis=0)
+            result[rows, child] = result[rows, parent] + step
+    return result
+
+
+def _tree(root: int) -> list[tuple[int, int, int]]:
+    """Each bone as parent, child and index, from a root outwards."""
+    tree, reached = [], {root}
+    while len(tree) < len(EDGES):
+        for bone, (start, end) in enumerate(EDGES):
+            parent, child = (start, end) if start in reached else (end, start)
+            if parent in reached and child not in reached:
+                tree.append((parent, child, bone))
+                reached.add(child)
+    return tree
 
 
 def _foot_offsets(result: np.ndarray, zoomed: np.ndarray) -> np.ndarray:
@@ -73,12 +110,15 @@ def _foot_offsets(result: np.ndarray, zoomed: np.ndarray) -> np.ndarray:
 
 
 def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Offsets `(T, 1, 2)` to the target's floor, and to their range of horizontal positions."""
+    """Offsets `(T, 1, 2)` to the target's height in the image, and to their range of horizontal positions."""
+    seen = is_seen(result) & is_seen(target)
+    root = next(joint for joint in ROOTS if seen[joint])
     offsets = np.zeros((len(result), 1, 2))
-    offsets[..., 1] = _floor(target) - _floor(result)
-    x = result[:, ROOT, 0]
+    level = FEET if seen[FEET].any() else [root]
+    offsets[..., 1] = _height(target, level) - _height(result, level)
+    x = result[:, root, 0]
     (left, right), (own_left, own_right) = (
-        np.nanpercentile(keypoints[:, ROOT, 0], RANGE) for keypoints in (target, result)
+        np.nanpercentile(keypoints[:, root, 0], RANGE) for keypoints in (target, result)
     )
     narrowing = min(1.0, (right - left) / max(own_right - own_left, 1e-6))
     new_x = (left + right) / 2 + narrowing * (x - (own_left + own_right) / 2)
@@ -86,8 +126,8 @@ def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def _floor(keypoints: np.ndarray) -> float:
-    """The y of the floor: the median over time of the lower foot."""
-    feet = keypoints[:, FEET, 1]
-    known = ~np.isnan(feet).all(axis=1)
-    return float(np.median(np.nanmax(feet[known], axis=1)))
+def _height(keypoints: np.ndarray, level: list[int]) -> float:
+    """The median over time of the lowest of some joints, in y."""
+    y = keypoints[:, level, 1]
+    known = ~np.isnan(y).all(axis=1)
+    return float(np.median(np.nanmax(y[known], axis=1)))

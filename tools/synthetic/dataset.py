@@ -10,6 +10,7 @@ from tools import pose_file
 
 from .body import Figure, random_figure
 from .frames import pose_keypoints, render_frame, render_pose, view_of
+from .motion import FPS
 from .skeleton import JOINTS
 
 SPLITS = ("train", "val", "test")
@@ -63,7 +64,7 @@ def prepare(args, root: Path) -> list[Job]:
             name = f"frame{number:06d}.png"
             copies = [folder / name for folder in (images, *(first if frame == 0 else ()))]
             jobs.append(Job(figure, frame, args.size, copies, poses / name))
-    pose_file.write(root / pose_file.NAME, args.size, entries, estimator="none (synthetic person)")
+    pose_file.write(root / pose_file.NAME, args.size, FPS, entries, estimator="none (synthetic person)")
     return jobs
 
 

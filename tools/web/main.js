@@ -9,7 +9,6 @@ import { Stage } from "stage";
 
 const SETTLE_FRAMES = 12; // number of frames that are rendered of a pose that does not change
 const MAX_UNDO = 200;
-const FRAMES_PER_SECOND = 20;
 const find = (id) => document.getElementById(id);
 
 class Page {
@@ -19,7 +18,7 @@ class Page {
     this.skeleton = new Skeleton(joints, style.bones);
     const onDrag = (...drag) => this.drag(...drag);
     this.stage = new Stage(find("image"), find("overlay"), style, this.skeleton, onDrag);
-    this.clock = new Clock(FRAMES_PER_SECOND);
+    this.clock = new Clock(this.facts.fps);
     this.recorder = new Recorder(find("image"));
     this.undoSteps = [];
     this.pendingReference = null;
