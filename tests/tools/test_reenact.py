@@ -70,6 +70,15 @@ def test_feet_stand_on_the_floor_and_unknown_keypoints_stay_unknown(trained):
     assert not np.isnan(result[:10]).any()
 
 
+def test_person_who_jumps_down_or_up_stays_in_the_image(trained):
+    keypoints = trained.copy()
+    keypoints[40:50, :, 1] += 200
+    keypoints[50:, :, 1] -= 30
+    result = retarget(keypoints, trained)
+    assert np.nanmax(result[..., 1]) <= trained[..., 1].max() + 0.01 and result[..., 1].min() > -0.01
+    assert np.allclose(result[:40], trained[:40], atol=0.5)
+
+
 LEGS = "knee", "ankle", "toe"
 
 
@@ -88,6 +97,18 @@ def test_half_bodies_have_a_pose_in_each_frame(trained, hidden):
     assert (
         np.ptp(result[:, FEET[0]] - result[:, JOINTS.index("l_knee")], axis=0).max() < 1e-6
     )  # legs are left
+
+
+def test_hips_that_leave_the_picture_for_a_while_keep_their_place(trained):
+    keypoints = other_body(trained)
+    keypoints[:, [index for index, name in enumerate(JOINTS) if name.endswith(LEGS)]] = np.nan
+    expected = retarget(keypoints, trained)
+    keypoints[20:40, [index for index, name in enumerate(JOINTS) if "hip" in name or name == "pelvis"]] = (
+        np.nan
+    )
+    result = retarget(keypoints, trained)
+    assert not np.isnan(result).any()
+    assert np.abs(result - expected).mean() < 3
 
 
 def test_joints_that_the_trained_person_never_shows_are_left_out(trained):

@@ -9,6 +9,7 @@ EDGES = [(JOINTS.index(start), JOINTS.index(end)) for start, end, _ in BONES]
 ROOTS = [
     JOINTS.index(name) for name in ("pelvis", "neck", "nose")
 ]  # of the first that is seen, bones are laid out
+TRUNK = [JOINTS.index(name) for name in ("neck", "l_shoulder", "r_shoulder", "pelvis", "l_hip", "r_hip")]
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]
 RANGE = (5, 95)  # percentiles over time of a person's position
 LENGTH = 90  # percentile over time of a bone's length in the image: sometimes it is not foreshortened
@@ -37,9 +38,9 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     Each bone keeps its direction and foreshortening, and gets the length of the target's bone. One zoom for
     all frames, from the bones that both show, scales the motion of the feet, and a shift puts the lowest foot
     on the target's floor; without feet, the hips, neck or nose are as high as the target's. The range of
-    horizontal positions is centered on that of the target, and narrowed if it is wider. Joints that the
-    person never shows keep their usual place on the target's body; those that the target never shows are
-    left out.
+    horizontal positions is centered on that of the target, and narrowed if it is wider. Nobody leaves the
+    image upwards, or goes lower than the target. Joints that the person never shows, and the trunk where it
+    is unknown, keep their usual place on the target's body. Joints that the target never shows are left out.
 
     Args:
         keypoints: `(T, J, 2)`, in any pixels, NaN where unknown.
@@ -62,7 +63,8 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     zoom = other[shared].sum() / own[shared].sum()
     result = _lay_out(keypoints, target, zoom, np.where(np.isnan(own), zoom, other / own))
     result += _foot_offsets(result, zoom * keypoints)
-    return result + _position_offsets(result, target)
+    result += _position_offsets(result, target)
+    return result + _vertical_limits(result, target)
 
 
 def missing_joints(keypoints: np.ndarray, target: np.ndarray) -> list[str]:
@@ -80,8 +82,9 @@ def _lay_out(keypoints: np.ndarray, target: np.ndarray, zoom: float, ratios: np.
         result[rows, root] = zoom * keypoints[rows, root]
         for parent, child, bone in _tree(root):
             step = ratios[bone] * (keypoints[rows, child] - keypoints[rows, parent])
-            if JOINTS[child] in filled:
-                step = np.nanmedian(target[:, child] - target[:, parent], axis=0)
+            if JOINTS[child] in filled or (is_drawn[child] and child in TRUNK):
+                usual = np.nanmedian(target[:, child] - target[:, parent], axis=0)
+                step = np.where(np.isnan(step), usual, step)
             result[rows, child] = result[rows, parent] + step
     return result
 
@@ -122,7 +125,17 @@ def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
     )
     narrowing = min(1.0, (right - left) / max(own_right - own_left, 1e-6))
     new_x = (left + right) / 2 + narrowing * (x - (own_left + own_right) / 2)
-    offsets[:, 0, 0] = np.nan_to_num(new_x - x)
+    offsets[:, 0, 0] = np.nan_to_num(new_x - x, nan=np.nanmedian(new_x - x))
+    return offsets
+
+
+def _vertical_limits(result: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Offsets `(T, 1, 2)` of bodies above the image, or below the lowest place of the target."""
+    offsets = np.zeros((len(result), 1, 2))
+    known = ~np.isnan(result[..., 1]).all(axis=1)
+    top, bottom = (extreme(result[known, :, 1], axis=1) for extreme in (np.nanmin, np.nanmax))
+    offsets[known, 0, 1] = np.minimum((-top).clip(min=0), (np.nanmax(target[..., 1]) - bottom).clip(min=0))
+    offsets[known, 0, 1] += np.minimum(np.nanmax(target[..., 1]) - bottom, 0)
     return offsets
 
 
