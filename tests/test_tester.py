@@ -140,6 +140,16 @@ def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
     assert len(list(tmp_path.glob("*.gif"))) == 4
 
 
+def test_videos_play_at_the_frame_rate_of_the_dataset(dataset, ckpt, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    for content, expected in (('{"fps": 10}', 10), ('["other"]', 20), ("{", 20)):
+        (copy / "poses.json").write_text(content)
+        assert render(copy, tmp_path / "out", ckpt, "--make_gif")["fps"] == expected
+        with Image.open(tmp_path / "out" / "compare_seq0.gif") as gif:
+            assert gif.info["duration"] == 1000 / expected
+
+
 def test_samples_score_the_mean_one_sample_and_the_best_and_mean_of_n(dataset, ckpt, tmp_path):
     results = render(dataset, tmp_path, ckpt, "--samples=3")
     samples = [sequence["samples"] for sequence in results["sequences"]]

@@ -65,6 +65,16 @@ def test_gif_has_all_frames_enlarged_under_their_headings_and_plays_for_ever(tmp
     assert (page[:18] < 60).any() and (page[:18] > 200).any()
 
 
+@pytest.mark.parametrize("fps", [5, 12.5, 24, 30, 59.94, 120])
+def test_gif_plays_at_the_rate_of_the_video(tmp_path, fps):
+    video = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(16, 2).repeat(3, 3) * 4
+    utils.save_gif(tmp_path / "a.gif", utils.side_by_side({"a": video}, fps=fps))
+    with Image.open(tmp_path / "a.gif") as gif:
+        durations = [(gif.seek(frame), gif.info["duration"])[1] for frame in range(gif.n_frames)]
+    assert min(durations) >= 20  # milliseconds, below which browsers slow down
+    assert sum(durations) / 1000 == pytest.approx(60 / fps, abs=0.03)
+
+
 def test_mp4_is_read_back(tmp_path):
     video = np.broadcast_to(np.arange(0, 200, 40, dtype=np.uint8)[:, None, None, None], (5, 33, 65, 3))
     utils.save_mp4(tmp_path / "a.mp4", [utils.side_by_side({"a": video}, has_headings=False)])

@@ -36,6 +36,7 @@ from tools.poses.blazepose import BlazePose
 from tools.poses.crop import Crop
 from tools.poses.dataset import Frame, choose_crops, select_frames, write_images, write_poses
 from tools.poses.estimate import JointEstimator, estimate_joints
+from tools.poses.joints import runs
 from tools.poses.models import model_folder
 from tools.poses.video import Timeline
 
@@ -138,11 +139,17 @@ def _read_log(args, log: Path) -> list:
     return entries
 
 
-def summary(by_video: list[np.ndarray], selected: list[Frame]) -> str:
-    """How many frames are used, and why not all."""
-    total = sum(map(len, by_video))
+def summary(timelines: list[Timeline], chosen: list[np.ndarray], selected: list[Frame]) -> str:
+    """How many frames have a pose, and which have none."""
+    total = sum(map(len, chosen))
     shots = 1 + sum(after.number - before.number > 1 for before, after in itertools.pairwise(selected))
-    others = "; the others do not show a person from neck to hips or head" if len(selected) < total else ""
+    has_pose, gaps = {(frame.video, frame.index) for frame in selected}, []
+    for number, (timeline, indices) in enumerate(zip(timelines, chosen, strict=True)):
+        is_lost = np.array([(number, index) not in has_pose for index in indices.tolist()])
+        ends = [timeline.numbers[indices[gap[[0, -1]]]] for gap in runs(is_lost)]
+        gaps += [f"{first}-{last} of {timeline.path.name}" for first, last in ends]
+    places = ", ".join(gaps[:3]) + (", .." if len(gaps) > 3 else "")
+    others = f"; the others do not show a person from neck to hips or head ({places})" if gaps else ""
     return f"{len(selected)} of {total} frames in {shots} shot{'s' if shots > 1 else ''}{others}"
 
 
@@ -189,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         if not any(out.iterdir()):
             out.rmdir()
     log.unlink(missing_ok=True)
-    cli.log(f"{out}: {summary(by_video, selected)}; look at {out / 'poses.png'}")
+    cli.log(f"{out}: {summary(timelines, chosen, selected)}; look at {out / 'poses.png'}")
     cli.log(f"train with: {training_command(out, args.size)}")
 
 

@@ -119,7 +119,8 @@ def _checked(path: Path, sizes: list[tuple[int, int]], numbers, times, shots, fp
             raise UserError(
                 f"{path}: {before} pixels, but {after} from frame {number}; convert it to one size"
             )
-    if cuts := np.flatnonzero(np.diff(shots)).tolist():
+    is_cut = (np.diff(shots) > 0) & (np.diff(numbers) == 1)  # others are damaged parts, or missing images
+    if cuts := np.flatnonzero(is_cut).tolist():
         places = ", ".join(f"{numbers[cut + 1]} ({times[cut + 1]:.1f} s)" for cut in cuts[:3])
         log(f"{path}: paused or joined, new shots from frame {places}{', ..' * (len(cuts) > 3)}")
     return Timeline(path, sizes[0], numbers, times, shots, fps)
