@@ -16,6 +16,7 @@ from runtime.cli import UserError, log
 from truth import true_frames
 from utils import FRAMES_PER_SECOND, to_float
 
+MAX_FPS = 1000
 MIN_TIME_STEP = 4  # milliseconds: 250 frames per second
 
 
@@ -63,9 +64,10 @@ class Video:
 def frames_per_second(dataset: Path) -> float:
     """The frame rate in poses.json of a dataset; without one, that of the course."""
     try:
-        return float(json.loads((dataset / "poses.json").read_text("utf-8"))["fps"])
+        fps = float(json.loads((dataset / "poses.json").read_text("utf-8"))["fps"])
     except (OSError, ValueError, KeyError, TypeError):
         return FRAMES_PER_SECOND
+    return fps if 0 < fps <= MAX_FPS else FRAMES_PER_SECOND
 
 
 def _paired_images(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:

@@ -143,7 +143,7 @@ def test_gif_and_mp4_by_flag(dataset, ckpt, tmp_path):
 def test_videos_play_at_the_frame_rate_of_the_dataset(dataset, ckpt, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(dataset, copy)
-    for content, expected in (('{"fps": 10}', 10), ('["other"]', 20), ("{", 20)):
+    for content, expected in (('{"fps": 10}', 10), ('["other"]', 20), ('{"fps": 0}', 20), ("{", 20)):
         (copy / "poses.json").write_text(content)
         assert render(copy, tmp_path / "out", ckpt, "--make_gif")["fps"] == expected
         with Image.open(tmp_path / "out" / "compare_seq0.gif") as gif:

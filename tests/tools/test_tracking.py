@@ -117,7 +117,7 @@ def test_frames_have_the_pose_of_their_number(tmp_path, capsys):
         if number % 40 != 20:
             (folder / f"v_{number:012d}_keypoints.json").write_text(json.dumps(openpose(25, 10.0 + number)))
     (folder / "._v_000000000020_keypoints.json").write_bytes(b"\0")
-    (folder / "settings.json").write_text('{"version": 20}')
+    (folder / "settings.json").write_text('{"version": 20, "images": ["a.png"], "canvas_width": "wide"}')
     (folder / "v_000000000060_keypoints.json").write_text('{"people": [null, {"pose_keypoints_2d": []}]}')
     movie = write_video(tmp_path / "v.mp4", bars(160, width=320), fps=60)
     data = tmp_path / "data"

@@ -93,7 +93,7 @@ def _read_json(path: Path):
 def _canvas(content) -> tuple[float, float] | None:
     frame = content[0] if isinstance(content, list) and content else content
     size = [frame.get(key) for key in CANVAS] if isinstance(frame, dict) else [None]
-    return tuple(map(float, size)) if all(size) else None
+    return tuple(size) if all(isinstance(side, int | float) and side > 0 for side in size) else None
 
 
 def _read_frames(path: Path, content) -> dict[int, list[np.ndarray]] | None:
@@ -113,7 +113,9 @@ def _read_frames(path: Path, content) -> dict[int, list[np.ndarray]] | None:
 def _image_names(content) -> dict[int, int | None]:
     """The frame of each image id in an annotation file of COCO."""
     images = content.get("images") if isinstance(content, dict) else None
-    return {image["id"]: _number(image.get("file_name"), None) for image in images or ()}
+    images = images if isinstance(images, list) else []
+    images = [image for image in images if isinstance(image, dict) and isinstance(image.get("id"), int)]
+    return {image["id"]: _number(image.get("file_name"), None) for image in images}
 
 
 def _walk(item, number: int | None) -> Iterator[tuple[int | None, np.ndarray | None]]:
