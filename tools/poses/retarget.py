@@ -83,7 +83,8 @@ def _lay_out(keypoints: np.ndarray, target: np.ndarray, zoom: float, ratios: np.
         for parent, child, bone in _tree(root):
             step = ratios[bone] * (keypoints[rows, child] - keypoints[rows, parent])
             if JOINTS[child] in filled or (is_drawn[child] and child in TRUNK):
-                usual = np.nanmedian(target[:, child] - target[:, parent], axis=0)
+                usual = target[:, child] - target[:, parent]
+                usual = np.median(usual[~np.isnan(usual[:, 0])] if is_drawn[parent] else usual, axis=0)
                 step = np.where(np.isnan(step), usual, step)
             result[rows, child] = result[rows, parent] + step
     return result
