@@ -14,9 +14,8 @@ from image_cache import load_images
 from images import numbered_images, visible
 from runtime.cli import UserError, log
 from truth import true_frames
-from utils import FRAMES_PER_SECOND, to_float
+from utils import FRAMES_PER_SECOND, MAX_FPS, to_float
 
-MAX_FPS = 1000
 MIN_TIME_STEP = 4  # milliseconds: 250 frames per second
 
 
@@ -65,7 +64,7 @@ def frames_per_second(dataset: Path) -> float:
     """The frame rate in poses.json of a dataset; without one, that of the course."""
     try:
         fps = float(json.loads((dataset / "poses.json").read_text("utf-8"))["fps"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return FRAMES_PER_SECOND
     return fps if 0 < fps <= MAX_FPS else FRAMES_PER_SECOND
 

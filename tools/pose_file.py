@@ -1,7 +1,6 @@
 """poses.json, beside the splits of a dataset: the keypoints of each pose image."""
 
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +9,11 @@ import numpy as np
 from runtime import files
 from runtime.cli import UserError
 from tools.synthetic.skeleton import JOINTS
-from utils import FRAMES_PER_SECOND
+from utils import FRAMES_PER_SECOND, MAX_FPS
 
 NAME = "poses.json"
 DECIMALS = 2  # of a pixel
+MAX_PIXELS = 100_000
 
 
 class Poses(NamedTuple):
@@ -109,8 +109,10 @@ def read(path: Path) -> Poses:
             raise ValueError("no frame has a person")
         folders = [str(entry["folder"]) for entry in poses["frames"] if "folder" in entry]
         size, fps = (int(width), int(height)), float(poses.get("fps", FRAMES_PER_SECOND))
-        if min(size) < 1 or len(folders) not in (0, len(keypoints)) or not 0 < fps < math.inf:
+        if min(size) < 1 or len(folders) not in (0, len(keypoints)) or not 0.01 <= fps <= MAX_FPS:
             raise ValueError("size, fps or folders are wrong")
+        if np.abs(np.nan_to_num(keypoints, nan=0.0)).max() > MAX_PIXELS or max(size) > MAX_PIXELS:
+            raise ValueError(f"pixels are beyond {MAX_PIXELS}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a poses.json of tools.video_to_dataset ({error})") from None
     return Poses(keypoints, size, folders, fps)

@@ -161,6 +161,16 @@ def test_poses_of_another_person_drive_the_trained_one(person, trained, tmp_path
     assert (poses < 200).any(axis=(1, 2, 3)).all()  # each frame has a pose
 
 
+@pytest.mark.parametrize(("value", "fps"), [(1e300, 20), (np.inf, 20), (0, 1e-9), (0, 1e9)])
+def test_absurd_numbers_in_a_poses_file_are_one_line(trained, tmp_path, value, fps):
+    keypoints = trained.copy()
+    keypoints[3, 5] += value
+    with pytest.raises(UserError, match=r"not a poses\.json"):
+        pose_file.read(write_poses(tmp_path / "poses.json", keypoints, fps=fps))
+    with pytest.raises(UserError, match="no bone is shown by both"):
+        retarget(np.zeros_like(trained), trained)
+
+
 def seconds_of(path):
     """The length of each stream."""
     with av.open(str(path)) as video:

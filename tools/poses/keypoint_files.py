@@ -15,6 +15,7 @@ import numpy as np
 
 from images import SUFFIXES, visible
 from runtime.cli import UserError, log
+from tools.pose_file import MAX_PIXELS
 
 from .joints import LAYOUTS, no_person, to_joints
 from .tracking import Tracker, body_size
@@ -93,7 +94,9 @@ def _read_json(path: Path):
 def _canvas(content) -> tuple[float, float] | None:
     frame = content[0] if isinstance(content, list) and content else content
     size = [frame.get(key) for key in CANVAS] if isinstance(frame, dict) else [None]
-    return tuple(size) if all(isinstance(side, int | float) and side > 0 for side in size) else None
+    return (
+        tuple(size) if all(isinstance(side, int | float) and 0 < side < MAX_PIXELS for side in size) else None
+    )
 
 
 def _read_frames(path: Path, content) -> dict[int, list[np.ndarray]] | None:
@@ -105,7 +108,7 @@ def _read_frames(path: Path, content) -> dict[int, list[np.ndarray]] | None:
         for number, person in _walk(content, int(digits[-1]) if digits else None):
             if (number := names.get(number, number)) is not None:
                 frames[number] += [] if person is None else [person]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: its poses cannot be read ({error})") from None
     return dict(frames) or None
 
@@ -153,7 +156,7 @@ def _to_joints(points: list, scores: list | None) -> np.ndarray:
     if len(landmarks) not in LAYOUTS:
         counts = ", ".join(map(str, LAYOUTS))
         raise ValueError(f"{len(landmarks)} landmarks per person; known are {counts}")
-    is_known = (landmarks[:, :2] != 0).any(axis=1) & np.isfinite(landmarks).all(axis=1)
+    is_known = (landmarks[:, :2] != 0).any(axis=1) & (np.abs(landmarks) < MAX_PIXELS).all(axis=1)
     landmarks = np.where(is_known[:, None], landmarks, 0)
     landmarks[:, 2] = landmarks[:, 2].clip(0, 1)  # COCO has 2 for visible, DWPose scores above 1
     return to_joints(landmarks, LAYOUTS[len(landmarks)])

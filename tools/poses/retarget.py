@@ -54,7 +54,7 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     keypoints = np.where(is_seen(keypoints)[:, None], keypoints, np.nan)
     own, other = bone_lengths(keypoints), bone_lengths(target)
-    shared = ~np.isnan(own + other)
+    shared = ~np.isnan(own + other) & (own > 0)
     if not shared.any():
         shown = (", ".join(np.array(JOINTS)[is_seen(points)]) or "nothing" for points in (keypoints, target))
         raise UserError(
