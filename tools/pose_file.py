@@ -85,7 +85,7 @@ def has_person(keypoints: np.ndarray) -> np.ndarray:
 def is_poses(path: Path) -> bool:
     """Whether a JSON file is a poses.json, and not one of a pose estimator."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError):
         return True  # for `read` to say what is wrong
     return isinstance(content, dict) and "joints" in content
@@ -100,7 +100,7 @@ def read(path: Path) -> Poses:
     try:
         if not path.is_file():
             raise FileNotFoundError("no such file")
-        poses = json.loads(path.read_text("utf-8"))
+        poses = json.loads(path.read_text("utf-8-sig"))
         if tuple(poses["joints"]) != JOINTS:
             raise ValueError("it has other joints")
         rows = [[point or (np.nan, np.nan) for point in entry["pixels"]] for entry in poses["frames"]]

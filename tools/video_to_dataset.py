@@ -135,6 +135,7 @@ def _read_log(args, log: Path) -> list:
         try:
             entries.append(json.loads(line))
         except ValueError:  # the tool was killed while it wrote
+            files.write(log, "".join(f"{line}\n" for line in lines[: 1 + len(entries)]))
             break
     return entries
 
@@ -168,7 +169,7 @@ def training_command(dataset: Path, size: tuple[int, int]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Estimate the poses, choose the crop, write the dataset."""
     args = parse(argv)
-    require("scipy.signal", "requirements-video.txt")  # not after minutes of estimation
+    require("scipy.linalg", "requirements-video.txt")  # not after minutes of estimation
     out, log, root = args.DR, args.DR / JOINTS_LOG, args.DR / UNFINISHED
     is_begun = log.is_file() and {path.name for path in out.iterdir()} <= {JOINTS_LOG, UNFINISHED}
     check_output(out, args.overwrite or is_begun)

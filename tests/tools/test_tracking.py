@@ -43,6 +43,15 @@ def test_nobody_else_is_followed_while_a_person_is_lost(gap, start, beside, miss
         assert (chosen is None) if is_lost else people[chosen] is target
 
 
+def test_someone_who_moves_or_returns_is_not_taken_after_a_long_time():
+    tracker = Tracker()
+    assert tracker.update([body(0, 120), body(150)], 0.0) == 0
+    for frame in range(1, 900):
+        people = [] if 200 < frame < 300 else [body(150 + 10 * (frame % 2))]
+        assert tracker.update(people, frame / 30) is None
+    assert tracker.update([body(150), body(10, 120)], 30.0) == 1
+
+
 def test_person_who_is_farther_than_a_body_moves_is_not_taken():
     tracker = Tracker()
     assert tracker.update([body(100)], 0.0) == 0

@@ -100,10 +100,15 @@ def test_stopped_tool_is_continued(studio, made, tmp_path, pose_models, monkeypa
     with pytest.raises(cli.Stopped):
         video_to_dataset.main(command)
     assert names(folder) == [video_to_dataset.JOINTS_LOG]
+    with (folder / video_to_dataset.JOINTS_LOG).open("a") as log:
+        log.write("[[[0.")  # killed while it wrote
+    calls.clear()
+    with pytest.raises(cli.Stopped):
+        video_to_dataset.main(command)
     calls.clear()
     monkeypatch.setattr(JointEstimator, "__call__", lambda *a: (calls.append(1), estimate(*a))[1])
     video_to_dataset.main(command)
-    assert len(calls) == COUNT - 15
+    assert len(calls) == COUNT - 30
     assert (folder / "poses.json").read_text() == (made / "poses.json").read_text()
     assert names(folder) == FILES
 
@@ -269,6 +274,8 @@ def test_sheet_shows_the_frames_that_are_doubtful():
         estimates = np.ones((len(JOINTS), 3))
         estimates[:, :2] = np.arange(len(JOINTS))[:, None] * 10 + number + 60 * (number >= 50)
         estimates[:, 2] = 0.1 if number == 33 else 0.9
+        if number in (15, 65):
+            estimates[:] = np.nan  # interpolated
         selected.append(dataset.Frame(number, 0, number, estimates, estimates[:, :2]))
     reasons = dataset.frames_to_check(selected)
     assert reasons[33] == "unsure" and reasons[50] == "jump"

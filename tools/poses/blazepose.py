@@ -82,14 +82,14 @@ class BlazePose:
 
     def refine(self, image: np.ndarray, pose: Pose) -> Pose:
         """Average a pose with that of the mirrored image, where both agree."""
-        last = image.shape[1] - 1
-        region = Region(np.array([last - pose.region.center[0], pose.region.center[1]]), *pose.region[1:])
+        width = image.shape[1]
+        region = Region(np.array([width - pose.region.center[0], pose.region.center[1]]), *pose.region[1:])
         mirrored = self.find_landmarks(
             np.ascontiguousarray(image[:, ::-1]), region._replace(angle=-region.angle)
         )
         if mirrored is None:
             return pose
-        other = mirrored.landmarks[MIRRORED] * (-1, 1, 1) + (last, 0, 0)
+        other = mirrored.landmarks[MIRRORED] * (-1, 1, 1) + (width, 0, 0)
         distances = np.linalg.norm((other - pose.landmarks)[:, :2], axis=1)
         agrees = distances < MAX_DISAGREEMENT * pose.region.side
         landmarks = np.where(agrees[:, None], (pose.landmarks + other) / 2, pose.landmarks)

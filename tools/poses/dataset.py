@@ -118,7 +118,8 @@ def frames_to_check(selected: list[Frame]) -> dict[int, str]:
     jumps = np.zeros(len(selected))
     for position, (before, after) in enumerate(itertools.pairwise(selected), 1):
         if after.number == before.number + 1:
-            jumps[position] = distance(after.joints, before.joints) / max(body_size(after.joints), 1)
+            moved = distance(after.joints, before.joints)  # infinite where joints are interpolated
+            jumps[position] = moved / max(body_size(after.joints), 1) if moved < np.inf else 0
     reasons = dict.fromkeys(np.linspace(0, len(selected) - 1, SHEET_FRAMES).astype(int).tolist(), "")
     for reason, order in (("unsure", np.argsort(visibility)), ("jump", np.argsort(-jumps))):
         for position in _spread(order.tolist(), len(selected) // (4 * SHEET_FRAMES))[:SHEET_FRAMES]:

@@ -61,7 +61,7 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
             "the driver shows {}; the trained person shows {}; no bone is shown by both".format(*shown)
         )
     zoom = other[shared].sum() / own[shared].sum()
-    result = _lay_out(keypoints, target, zoom, np.where(np.isnan(own), zoom, other / own))
+    result = _lay_out(keypoints, target, zoom, np.where(own > 0, other / np.where(own > 0, own, 1), zoom))
     result += _foot_offsets(result, zoom * keypoints)
     result += _position_offsets(result, target)
     return result + _vertical_limits(result, target)

@@ -69,7 +69,9 @@ def _samples(container, start: float, count: int) -> Iterator[np.ndarray]:
     origin = start + float((first or 0) * container.streams.video[0].time_base)
     position = 0
     for frame in decoded(container, container.streams.audio[0]):
-        if frame is None or position >= count:
+        if position >= count:
+            return
+        if frame is None:
             continue
         parts = [part.to_ndarray() for part in resampler.resample(frame)]
         if not parts:

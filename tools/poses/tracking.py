@@ -8,7 +8,7 @@ MIN_VISIBILITY = 0.2  # low, because estimates of joints that the body hides are
 # How far the joints of a person move: at once, because estimates are noisy, and per second; in body heights.
 MAX_JUMP, MAX_SPEED = 0.4, 2.0
 MAX_GROWTH = 2.0  # of a person's size in the image
-MAX_ABSENCE = 2.0  # seconds after which another person, not seen since, is forgotten
+MAX_ABSENCE = 2.0  # seconds after which another person, not seen beside the followed one, is forgotten
 MIN_COMMON_JOINTS = 3
 SAME_PERSON = 0.25  # distance of two poses of one person in one frame, in body heights
 
@@ -27,14 +27,14 @@ class Track:
         self.joints, self.size, self.time = joints, max(body_size(joints), 0.98 * self.size), time
 
     def cost(self, joints: np.ndarray, time: float) -> float:
-        """How far a person is from this one, relative to how far a body moves; above 1 it is another one."""
+        """How far a person is from this one, in body heights; infinite if a body cannot have moved there."""
         shared = is_visible(self.joints) & is_visible(joints)
         if shared.sum() >= MIN_COMMON_JOINTS:
             growth = body_size(joints[shared]) / max(body_size(self.joints[shared]), 1e-6)
             if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
                 return np.inf
-        reach = (MAX_JUMP + MAX_SPEED * (time - self.time)) * self.size
-        return distance(self.joints, joints) / max(reach, 1e-6)
+        moved = distance(self.joints, joints) / max(self.size, 1e-6)
+        return moved if moved < MAX_JUMP + MAX_SPEED * (time - self.time) else np.inf
 
 
 class Tracker:
@@ -60,9 +60,9 @@ class Tracker:
         """
         if self._target is None:
             return self._start(people, time)
-        self._others = [other for other in self._others if time - other.time <= MAX_ABSENCE]
         matches = self._match(people, time)
         if 0 in matches:
+            self._others = [other for other in self._others if time - other.time <= MAX_ABSENCE]
             new = [joints for index, joints in enumerate(people) if index not in matches.values()]
             self._others += [Track(joints, body_size(joints), time) for joints in new]
         return matches.get(0)
@@ -78,11 +78,11 @@ class Tracker:
         return followed
 
     def _match(self, people: list[np.ndarray], time: float) -> dict[int, int]:
-        """Greedily, the lowest cost first: from tracks, where 0 is the followed person, to `people`."""
+        """Greedily, the nearest first: from tracks, where 0 is the followed person, to `people`."""
         tracks = [self._target, *self._others]
         costs = np.array([[track.cost(joints, time) for joints in people] for track in tracks])
         matches = {}
-        while costs.size and costs.min() < 1:
+        while costs.size and costs.min() < np.inf:
             track, person = map(int, np.unravel_index(costs.argmin(), costs.shape))
             matches[track] = person
             tracks[track].update(people[person], time)
