@@ -126,7 +126,9 @@ def write_video(args, video: Video) -> None:
         arrays["truth"] = utils.to_uint8(video.truth)
     files.save(root / f"pred_seq{i}.npz", lambda path: np.savez_compressed(path, **arrays))
     grids = {
-        f"pred_seq{i}": utils.side_by_side({"prediction": arrays["prediction"]}, False, video.fps),
+        f"pred_seq{i}": utils.side_by_side(
+            {"prediction": arrays["prediction"]}, has_headings=False, fps=video.fps
+        ),
         f"compare_seq{i}": evaluate.comparison(video),
     }
     files.save(root / f"sheet_seq{i}.png", utils.save_sheet, grids[f"compare_seq{i}"])

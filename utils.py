@@ -171,7 +171,7 @@ def save_sheet(path: Path, grid: VideoGrid, count: int = 8, labels: list[str] | 
 
 
 def save_gif(path: Path, grid: VideoGrid) -> None:
-    """Write a looping GIF; of more than `MAX_GIF_FPS` frames per second, it skips some.
+    """Write a looping GIF; above `MAX_GIF_FPS`, frames are skipped.
 
     All frames share one palette, so static pixels stay equal, which halves the file. Frames are quantized
     before they are enlarged, which is faster.

@@ -103,17 +103,15 @@ def find_joints(args, timelines: list[Timeline], chosen: list[np.ndarray], log: 
     if args.openpose:
         sources = zip(args.openpose, timelines, chosen, strict=True)
         return [keypoint_files.read_joints(*source, args.person) for source in sources]
-    known = _read_log(args, log)
+    known = iter(_read_log(args, log))
     estimator = JointEstimator(BlazePose(model_folder(args.pose_models)), args.person)
-    by_video, num_known = [], len(known)
-    remaining = iter(known)
+    by_video = []
     with log.open("a") as file:
         for timeline, indices in zip(timelines, chosen, strict=True):
             rows = []
-            for joints, state in estimate_joints(estimator, timeline, indices, remaining):
+            for joints, state in estimate_joints(estimator, timeline, indices, known):
                 rows.append(joints)
-                num_known -= 1
-                if num_known < 0:
+                if state is not None:
                     file.write(json.dumps([joints.tolist(), state]) + "\n")
             by_video.append(np.array(rows))
     return by_video
@@ -149,8 +147,8 @@ def summary(timelines: list[Timeline], chosen: list[np.ndarray], selected: list[
         is_lost = np.array([(number, index) not in has_pose for index in indices.tolist()])
         ends = [timeline.numbers[indices[gap[[0, -1]]]] for gap in runs(is_lost)]
         gaps += [f"{first}-{last} of {timeline.path.name}" for first, last in ends]
-    places = ", ".join(gaps[:3]) + (", .." if len(gaps) > 3 else "")
-    others = f"; the others do not show a person from neck to hips or head ({places})" if gaps else ""
+    first_gaps = ", ".join(gaps[:3]) + (", .." if len(gaps) > 3 else "")
+    others = f"; the others do not show a person from neck to hips or head ({first_gaps})" if gaps else ""
     return f"{len(selected)} of {total} frames in {shots} shot{'s' if shots > 1 else ''}{others}"
 
 

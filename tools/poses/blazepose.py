@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tools.optional import require
 
@@ -21,7 +21,7 @@ NAME = "BlazePose full"
 DETECTOR_SIDE, LANDMARK_SIDE = 224, 256  # of the networks' inputs, pixels
 ANCHORS = ((8, 2), (16, 2), (32, 6))  # strides of the detector, and anchors per position
 MIN_SCORE = 0.5  # of a detection, and of a person in a region
-NMS_THRESHOLD = 0.3  # intersection over union, from which two boxes are of one person
+NMS_THRESHOLD = 0.3  # intersection over union, above which two boxes count as one person
 REGION_SCALE = 1.25  # side of a region, in diameters of the circle around a body
 NUM_LANDMARKS = 33
 # In a mirrored image, left is right.
@@ -73,36 +73,33 @@ class BlazePose:
         self._detector = _Network(interpreter, folder / DETECTOR)
         self._landmarks = _Network(interpreter, folder / LANDMARKS)
 
-    def find_people(self, image: np.ndarray) -> Iterator[Pose]:
-        """Everyone in an image, uint8 `(H, W, 3)`; some people several times."""
-        for square in _squares(*image.shape[1::-1]):
+    def find_people(self, image: Image.Image) -> Iterator[Pose]:
+        """Everyone in an image; some people several times."""
+        for square in _squares(*image.size):
             for region in self._detect(image, square):
                 if (pose := self.find_landmarks(image, region)) is not None:
                     yield pose
 
-    def refine(self, image: np.ndarray, pose: Pose) -> Pose:
+    def refine(self, image: Image.Image, pose: Pose) -> Pose:
         """Average a pose with that of the mirrored image, where both agree."""
-        width = image.shape[1]
-        region = Region(np.array([width - pose.region.center[0], pose.region.center[1]]), *pose.region[1:])
-        mirrored = self.find_landmarks(
-            np.ascontiguousarray(image[:, ::-1]), region._replace(angle=-region.angle)
-        )
+        (x, y), side, angle = pose.region
+        region = Region(np.array([image.width - x, y]), side, -angle)
+        mirrored = self.find_landmarks(ImageOps.mirror(image), region)
         if mirrored is None:
             return pose
-        other = mirrored.landmarks[MIRRORED] * (-1, 1, 1) + (width, 0, 0)
+        other = mirrored.landmarks[MIRRORED] * (-1, 1, 1) + (image.width, 0, 0)
         distances = np.linalg.norm((other - pose.landmarks)[:, :2], axis=1)
         agrees = distances < MAX_DISAGREEMENT * pose.region.side
         landmarks = np.where(agrees[:, None], (pose.landmarks + other) / 2, pose.landmarks)
         return Pose(landmarks, pose.region)
 
-    def _detect(self, image: np.ndarray, square: Square) -> list[Region]:
+    def _detect(self, image: Image.Image, square: Square) -> list[Region]:
         """The regions of all people in a square, which may extend beyond the image."""
         left, top, side = square
-        height, width = image.shape[:2]
-        box = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+        box = max(0, left), max(0, top), min(image.width, left + side), min(image.height, top + side)
         scale = DETECTOR_SIDE / side
         size = [max(1, round((high - low) * scale)) for low, high in zip(box[:2], box[2:], strict=True)]
-        part = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box)
+        part = image.resize(size, Image.Resampling.BILINEAR, box)
         padded = Image.new("RGB", (DETECTOR_SIDE, DETECTOR_SIDE))
         padded.paste(part, (round((box[0] - left) * scale), round((box[1] - top) * scale)))
         outputs = self._detector(np.asarray(padded, np.float32)[None] / 127.5 - 1)
@@ -121,7 +118,7 @@ class BlazePose:
             regions.append(region_of(*points))
         return regions
 
-    def find_landmarks(self, image: np.ndarray, region: Region) -> Pose | None:
+    def find_landmarks(self, image: Image.Image, region: Region) -> Pose | None:
         """The landmarks in a region; None if no person is there."""
         scale = region.side / LANDMARK_SIDE
         cosine, sine = math.cos(region.angle) * scale, math.sin(region.angle) * scale
@@ -129,9 +126,7 @@ class BlazePose:
         corner = region.center - rotation @ (half, half)
         matrix = (cosine, -sine, corner[0], sine, cosine, corner[1])
         size = (LANDMARK_SIDE, LANDMARK_SIDE)
-        crop = Image.fromarray(image).transform(
-            size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-        )
+        crop = image.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
         outputs = self._landmarks(np.asarray(crop, np.float32)[None] / 255)
         score = next(output for output in outputs if output.size == 1).item()
         if not score >= MIN_SCORE:

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
 from runtime.progress import Progress
+from tools.pose_file import DECIMALS
 
 from . import video
 from .blazepose import BlazePose, Pose, Region
 from .joints import BLAZEPOSE, no_person, to_joints
 from .tracking import SAME_PERSON, Tracker, body_size, distance
 
-DECIMALS = 2  # of a pixel
 SEARCH_SECONDS = 0.4  # between two searches for other people
 
 
@@ -40,6 +41,7 @@ class JointEstimator:
         Args:
             time: of the image, in seconds.
         """
+        image = Image.fromarray(image)
         poses: list[Pose] = []
         if self._region is not None and (pose := self._networks.find_landmarks(image, self._region)):
             poses.append(pose)
@@ -80,8 +82,8 @@ def _joints(pose: Pose) -> np.ndarray:
 
 def estimate_joints(
     estimator: JointEstimator, timeline: video.Timeline, indices: np.ndarray, known: Iterator[list]
-) -> Iterator[tuple[np.ndarray, list]]:
-    """The joints `(J, 3)` in some frames of a video, and the state of the estimator after each.
+) -> Iterator[tuple[np.ndarray, list | None]]:
+    """The joints `(J, 3)` in some frames of a video, and the state of the estimator after each new one.
 
     Args:
         estimator: forgets everyone where a new shot begins.
@@ -97,7 +99,7 @@ def estimate_joints(
             estimator.reset()
         if entry := next(known, None):
             estimator.state = entry[1]
-            yield np.array(entry[0], float), entry[1]
+            yield np.array(entry[0], float), None
         else:
             joints = estimator(image, float(timeline.times[index]))
             yield joints.round(DECIMALS), estimator.state

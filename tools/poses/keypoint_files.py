@@ -48,11 +48,9 @@ def read_people(path: Path) -> People:
     Raises:
         UserError: no poses, poses of another kind, or two files of one frame.
     """
-    paths = (
-        sorted(Path(entry) for entry in visible(path) if entry.name.endswith(".json"))
-        if path.is_dir()
-        else [path]
-    )
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(Path(entry) for entry in visible(path) if entry.name.endswith(".json"))
     by_frame: dict[int, list[np.ndarray]] = defaultdict(list)
     sources: dict[int, Path] = {}
     num_others, size = 0, None
@@ -94,18 +92,16 @@ def _read_json(path: Path):
 def _canvas(content) -> tuple[float, float] | None:
     frame = content[0] if isinstance(content, list) and content else content
     size = [frame.get(key) for key in CANVAS] if isinstance(frame, dict) else [None]
-    return (
-        tuple(size) if all(isinstance(side, int | float) and 0 < side < MAX_PIXELS for side in size) else None
-    )
+    is_size = all(isinstance(side, int | float) and 0 < side < MAX_PIXELS for side in size)
+    return tuple(size) if is_size else None
 
 
 def _read_frames(path: Path, content) -> dict[int, list[np.ndarray]] | None:
     """The people in a file by frame; None if it holds no frames."""
     names = _image_names(content)
-    digits = re.findall(r"\d+", path.stem)
     frames: dict[int, list[np.ndarray]] = defaultdict(list)
     try:
-        for number, person in _walk(content, int(digits[-1]) if digits else None):
+        for number, person in _walk(content, _number(path.name, None)):
             if (number := names.get(number, number)) is not None:
                 frames[number] += [] if person is None else [person]
     except (ValueError, TypeError, OverflowError) as error:
@@ -122,7 +118,7 @@ def _image_names(content) -> dict[int, int | None]:
 
 
 def _walk(item, number: int | None) -> Iterator[tuple[int | None, np.ndarray | None]]:
-    """The number of each frame with a person `(J, 3)` in it; with None, too, even if nobody is in it."""
+    """The number of a frame, with each person `(J, 3)` in it, and with None for each group of people."""
     if isinstance(item, list):
         is_by_position = all(isinstance(part, dict) and not part.keys().isdisjoint(GROUPS) for part in item)
         for position, part in enumerate(item):
@@ -131,8 +127,7 @@ def _walk(item, number: int | None) -> Iterator[tuple[int | None, np.ndarray | N
         number = _number(item.get("frame_id", item.get("image_id")), number)
         points = next((item[key] for key in POINTS if key in item), None)
         if points is not None:
-            joints = _to_joints(points, item.get("keypoint_scores"))
-            yield number, (joints if body_size(joints) else None)
+            yield number, _to_person(points, item.get("keypoint_scores"))
             return
         for key in GROUPS:
             if key in item:
@@ -146,20 +141,22 @@ def _number(name, default: int | None) -> int | None:
     return int(digits[-1]) if digits else default
 
 
-def _to_joints(points: list, scores: list | None) -> np.ndarray:
-    values = np.array(points if points is not None else [], float)
+def _to_person(points: list, scores: list | None) -> np.ndarray | None:
+    """The joints `(J, 3)` of a person; None if none is seen."""
+    values = np.array(points, float)
     if scores is not None:
         values = np.column_stack([values.reshape(len(scores), -1)[:, :2], scores])
     landmarks = values.reshape(-1, 3)
     if len(landmarks) == 0:
-        return np.zeros_like(no_person())
+        return None
     if len(landmarks) not in LAYOUTS:
         counts = ", ".join(map(str, LAYOUTS))
         raise ValueError(f"{len(landmarks)} landmarks per person; known are {counts}")
     is_known = (landmarks[:, :2] != 0).any(axis=1) & (np.abs(landmarks) < MAX_PIXELS).all(axis=1)
     landmarks = np.where(is_known[:, None], landmarks, 0)
     landmarks[:, 2] = landmarks[:, 2].clip(0, 1)  # COCO has 2 for visible, DWPose scores above 1
-    return to_joints(landmarks, LAYOUTS[len(landmarks)])
+    joints = to_joints(landmarks, LAYOUTS[len(landmarks)])
+    return joints if body_size(joints) else None
 
 
 def is_keypoint_folder(folder: Path) -> bool:

@@ -6,9 +6,7 @@ from runtime.cli import UserError
 from tools.synthetic.skeleton import BONES, JOINTS
 
 EDGES = [(JOINTS.index(start), JOINTS.index(end)) for start, end, _ in BONES]
-ROOTS = [
-    JOINTS.index(name) for name in ("pelvis", "neck", "nose")
-]  # of the first that is seen, bones are laid out
+ROOTS = [JOINTS.index(name) for name in ("pelvis", "neck", "nose")]  # bones start from the first that is seen
 TRUNK = [JOINTS.index(name) for name in ("neck", "l_shoulder", "r_shoulder", "pelvis", "l_hip", "r_hip")]
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]
 RANGE = (5, 95)  # percentiles over time of a person's position

@@ -21,11 +21,11 @@ def has_sound(source: Path) -> bool:
 
 
 def add_sound(path: Path, silent: Path, source: Path, start: float) -> None:
-    """Write an MP4: a silent video, and the sound of another one, cut to the same length.
+    """Write an MP4 with the frames of one video and the sound of another, cut to the same length.
 
     Args:
         path: to write.
-        silent: the video.
+        silent: has the frames.
         source: has the sound.
         start: in `source`, in seconds after its first frame.
     """

@@ -53,7 +53,7 @@ def scan(path: Path, image_fps: float = 30.0) -> Timeline:
     if path.is_dir():
         return _scan_images(path, image_fps)
     sizes, times, after_damage = [], [], []
-    was_damaged, curve = False, None
+    was_damaged = False
     with opened(path) as container:
         stream = container.streams.video[0]
         found = decoded(container, stream)
@@ -65,7 +65,7 @@ def scan(path: Path, image_fps: float = 30.0) -> Timeline:
             times.append(np.nan if frame.time is None else frame.time)
             after_damage.append(was_damaged)
             was_damaged = False
-            curve = HDR_CURVES.get(stream.codec_context.color_trc)
+        curve = HDR_CURVES.get(stream.codec_context.color_trc)
         rate = float(stream.average_rate or image_fps)
     if not times:
         raise UserError(f"{path}: cannot be read as a video (no frame can be decoded)")
@@ -121,8 +121,8 @@ def _checked(path: Path, sizes: list[tuple[int, int]], numbers, times, shots, fp
             )
     is_cut = (np.diff(shots) > 0) & (np.diff(numbers) == 1)  # others are damaged parts, or missing images
     if cuts := np.flatnonzero(is_cut).tolist():
-        places = ", ".join(f"{numbers[cut + 1]} ({times[cut + 1]:.1f} s)" for cut in cuts[:3])
-        log(f"{path}: paused or joined, new shots from frame {places}{', ..' * (len(cuts) > 3)}")
+        first_cuts = ", ".join(f"{numbers[cut + 1]} ({times[cut + 1]:.1f} s)" for cut in cuts[:3])
+        log(f"{path}: paused or joined, new shots from frame {first_cuts}{', ..' * (len(cuts) > 3)}")
     return Timeline(path, sizes[0], numbers, times, shots, fps)
 
 
