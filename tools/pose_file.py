@@ -24,12 +24,14 @@ class Poses(NamedTuple):
         size: width and height of the images.
         folders: of each pose image, such as val/val_label; empty if the file has none.
         fps: frames per second.
+        videos: names of the videos that they are from.
     """
 
     keypoints: np.ndarray
     size: tuple[int, int]
     folders: list[str]
     fps: float = FRAMES_PER_SECOND
+    videos: tuple[str, ...] = ()
 
     def of_folder(self, folder: str) -> np.ndarray:
         """The keypoints of the images of one folder, `(N, J, 2)`."""
@@ -108,6 +110,7 @@ def read(path: Path) -> Poses:
         if not has_person(keypoints).any():
             raise ValueError("no frame has a person")
         folders = [str(entry["folder"]) for entry in poses["frames"] if "folder" in entry]
+        videos = tuple(map(str, poses.get("videos", ())))
         size, fps = (int(width), int(height)), float(poses.get("fps", FRAMES_PER_SECOND))
         if min(size) < 1 or len(folders) not in (0, len(keypoints)) or not 0.01 <= fps <= MAX_FPS:
             raise ValueError("size, fps or folders are wrong")
@@ -115,4 +118,4 @@ def read(path: Path) -> Poses:
             raise ValueError(f"pixels are beyond {MAX_PIXELS}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a poses.json of tools.video_to_dataset ({error})") from None
-    return Poses(keypoints, size, folders, fps)
+    return Poses(keypoints, size, folders, fps, videos)

@@ -1,10 +1,10 @@
-"""Make a web demo: one HTML file in which a dragged skeleton drives the trained person, live.
+"""Make a web demo: one HTML file in which a dragged skeleton or a camera drives the trained person, live.
 
-    python -m tools.web_demo RUN/best.ckpt OUT.html
+    python -m tools.web_demo RUN/best.ckpt OUT.html --camera
 
 OUT.html holds the networks, their runtime, and the motions and reference frames of the test and validation
 videos; it needs no internet and no server. The person's dataset has the keypoints in poses.json; without them
-motions are played but nothing can be dragged.
+motions are played but nothing can be dragged or driven.
 """
 
 import sys
@@ -29,7 +29,10 @@ from runtime.device import set_threads
 from runtime.parser import Parser
 from tools import pose_file
 from tools.optional import require
-from tools.web import document, motions
+from tools.poses.joints import BLAZEPOSE
+from tools.poses.tracking import MIN_VISIBILITY
+from tools.synthetic.skeleton import JOINTS
+from tools.web import document, motions, packages
 from training import evaluate
 from training.checkpoint import load_for_inference
 from training.configuration import require_dataset
@@ -47,8 +50,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person, of --arch unet")
     add("out", type=Path, metavar="OUT.html", help="file to write")
     add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
-    runtime = "folder with the two files of the browser's runtime, instead of a download"
-    add("--runtime", type=Path, metavar="FOLDER", help=runtime)
+    camera = (
+        "let a camera drive the person; full: a larger pose network, more exact and slower (default: lite)"
+    )
+    add("--camera", nargs="?", choices=("lite", "full"), const="lite", help=camera)
+    add("--title", help="title of the page; by default the name of the video or dataset")
+    add("--packages", type=Path, metavar="FOLDER", help="files of the npm packages, instead of a download")
     return parser.parse_args(argv)
 
 
@@ -96,6 +103,33 @@ def read_poses(dataset: Path, pose_background: str) -> pose_file.Poses | None:
     return poses
 
 
+def read_libraries(folder: Path | None) -> dict[str, bytes]:
+    """The libraries of the page, by the names of `document.build_page`."""
+    runtime, gif = (packages.package_folder(package, folder) for package in (packages.RUNTIME, packages.GIF))
+    return {
+        "runtime": (runtime / packages.RUNTIME_SCRIPT).read_bytes(),
+        "runtime-wasm": (runtime / packages.RUNTIME_CODE).read_bytes(),
+        "gifenc": (gif / packages.GIF_SCRIPT).read_bytes(),
+    }
+
+
+def read_pose_networks(args, poses: pose_file.Poses | None) -> dict[str, bytes]:
+    """The networks for a camera, if it is wanted and there are poses to drive."""
+    if args.camera is None:
+        return {}
+    if poses is None:
+        raise UserError(f"{args.DR}: --camera needs the trained person's keypoints, for the reason above")
+    require("tflite", "requirements-web.txt")
+    from tools.web import pose_networks
+
+    return pose_networks.load(args.camera, args.packages)
+
+
+def camera_facts() -> dict:
+    """How the page gets joints from landmarks, by the names that live_pose.js reads."""
+    return {"landmarks": [BLAZEPOSE.get(joint, ()) for joint in JOINTS], "minVisibility": MIN_VISIBILITY}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Score the test videos, export the networks, write the page."""
     args = parse(argv)
@@ -109,22 +143,27 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.ckpt}: --arch {config.arch} is too slow for a browser; train --arch unet")
     for module in ("onnx", "onnxscript"):
         require(module, "requirements-web.txt")
-    from tools.web import networks, runtime
+    from tools.web import networks
 
-    runtime_folder = runtime.runtime_folder(args.runtime)
+    libraries = read_libraries(args.packages)
     set_threads(None)
     test_videos = load_test_videos(config)
     videos, poses = [*test_videos, load_validation_video(config)], read_poses(args.DR, config.pose_background)
     size = config.frame_H, config.frame_W
+    pose_networks = read_pose_networks(args, poses)
     facts = {
+        "title": args.title
+        or f"The person of {', '.join(poses.videos if poses else ()) or args.DR.resolve().name}",
         **motions.drawing_style(poses, size),
         "fps": videos[0].fps,
         "latent": model.latent_shape(*size),
         "usesZ": uses_z(model, videos[0], config),
         "about": description(args, config, model, scores(model, test_videos, config)),
+        "camera": camera_facts() if pose_networks else None,
     }
     collected = motions.collect(videos, poses, config)
-    page = document.build_page(facts, collected, networks.export(model, *size), runtime_folder)
+    graphs = networks.export(model, *size) | pose_networks
+    page = document.build_page(facts, collected, graphs, libraries, has_camera=bool(pose_networks))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write(args.out, page)
     cli.log(f"{args.out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")

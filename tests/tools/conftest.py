@@ -1,19 +1,46 @@
-import shutil
-
 import pytest
 
-BROWSERS = "chromium", "chromium-browser", "google-chrome"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+import Trainer
+from runtime.cli import UserError
+from tests.tools.synthetic import run
+from tests.tools.web import launch
+from tools.web import packages
 
 
 @pytest.fixture(scope="module")
-def browser():
+def starter():
+    """Playwright, which starts browsers."""
     playwright = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     with playwright.sync_playwright() as starter:
-        try:
-            browser = starter.chromium.launch(executable_path=path, args=FLAGS)
-        except playwright.Error as error:
-            pytest.skip(f"no browser: {error}")
-        yield browser
-        browser.close()
+        yield starter
+
+
+@pytest.fixture(scope="module")
+def browser(starter):
+    browser = launch(starter)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+    """A synthetic dataset, and a checkpoint that was trained on it."""
+    root = tmp_path_factory.mktemp("person")
+    frames = ["--val_frames=24", "--test_frames=24", "--test_sequences=1"]
+    run(root / "data", "--size=64x32", "--train_frames=60", *frames)
+    flags = ["--F_dim=16", "--L_dim=16", "--D_out_dim=24", "--num_epoch=10", "--per_val=10", "--device=cpu"]
+    Trainer.main(["--DR", str(root / "data"), "--save_root", str(root / "run"), *flags])
+    return root
+
+
+@pytest.fixture(scope="session")
+def npm_packages():
+    """The npm packages of the web demo; a machine without a network has none."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("tflite")
+    try:
+        for package in (packages.RUNTIME, packages.GIF, packages.POSE):
+            packages.package_folder(package, None)
+    except UserError as refusal:
+        pytest.skip(str(refusal))

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-import Trainer
 from dataloader import Video, load_test_videos
 from runtime.cli import UserError
 from tests.helpers import assert_user_error, run_script
-from tests.tools.synthetic import run
+from tests.tools.web import Tab
 from tools import web_demo
 from tools.synthetic.skeleton import JOINTS
-from tools.web import motions
+from tools.web import motions, packages
 from training.checkpoint import load_for_inference
 from utils import to_float
 
@@ -23,80 +23,9 @@ FRAMES = 24
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory):
-    """A synthetic dataset, and a checkpoint that was trained on it."""
-    root = tmp_path_factory.mktemp("person")
-    frames = [f"--val_frames={FRAMES}", f"--test_frames={FRAMES}", "--test_sequences=1"]
-    run(root / "data", "--size=64x32", "--train_frames=60", *frames)
-    flags = ["--F_dim=16", "--L_dim=16", "--D_out_dim=24", "--num_epoch=10", "--per_val=10", "--device=cpu"]
-    Trainer.main(["--DR", str(root / "data"), "--save_root", str(root / "run"), *flags])
-    return root
-
-
-@pytest.fixture(scope="module")
-def runtime_folder():
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    from tools.web import runtime
-
-    try:
-        return runtime.runtime_folder(None)
-    except UserError as refusal:
-        pytest.skip(str(refusal))
-
-
-@pytest.fixture(scope="module")
-def built(person, runtime_folder):
+def built(person, npm_packages):
     web_demo.main([str(person / "run" / "best.ckpt"), str(person / "page.html")])
     return person / "page.html"
-
-
-class Tab:
-    """A page in the browser, with its console messages, errors and requests."""
-
-    def __init__(self, browser, address, **settings):
-        self.page = browser.new_page(**settings)
-        self.messages, self.requests = [], []
-        self.page.on("console", lambda line: self.messages.append(line.text))
-        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(address)
-
-    def ready(self):
-        self.page.wait_for_selector("#app:not([hidden])", timeout=60_000)
-        return self
-
-    def run(self, script, argument=None):
-        return self.page.evaluate(script, argument)
-
-    def wait(self, script):
-        self.page.wait_for_function(script, timeout=60_000)
-
-    def rest(self):
-        """Wait until nothing is rendered any more."""
-        self.wait("page.framesToRender === 0 && !page.clock.playing")
-
-    def image(self):
-        """The canvas, uint8 `(H, W, 3)`."""
-        script = (
-            "() => { const c = document.getElementById('image'), at = c.getContext('2d');"
-            " return [c.height, c.width, [...at.getImageData(0, 0, c.width, c.height).data]]; }"
-        )
-        height, width, values = self.run(script)
-        return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
-
-    def stage_classes(self):
-        return self.page.locator("#stage").get_attribute("class") or ""
-
-    def drag(self, joint, across, down):
-        """Drag a joint by some pixels of the pose image, with the mouse."""
-        handle = self.page.get_by_role("button", name=re.compile(f"^{joint}:")).bounding_box()
-        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
-        zoom = self.page.locator("#overlay").bounding_box()["width"] / self.run("page.facts.style.size[0]")
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        self.page.mouse.move(x + across * zoom, y + down * zoom, steps=4)
-        self.page.mouse.up()
 
 
 @pytest.fixture
@@ -192,14 +121,35 @@ def test_pose_unlike_the_training_is_marked(tab):
     assert "unlike-training" not in tab.stage_classes()
 
 
-def test_what_happens_is_recorded_as_a_webm(tab, tmp_path):
+@pytest.mark.parametrize(("kind", "start"), [("webm", b"\x1aE\xdf\xa3"), ("gif", b"GIF89a")])
+def test_what_happens_is_recorded(tab, tmp_path, kind, start):
+    tab.page.select_option("#format", kind)
     tab.page.click("#record")
     tab.drag("left wrist", 3, 3)
     tab.rest()
     with tab.page.expect_download() as download:
         tab.page.click("#record")
-    download.value.save_as(tmp_path / "video.webm")
-    assert (tmp_path / "video.webm").read_bytes()[:4] == b"\x1aE\xdf\xa3"  # of Matroska, which WebM is
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert path.suffix == f".{kind}" and path.read_bytes().startswith(start)
+    if kind == "gif":
+        with Image.open(path) as video:
+            assert video.n_frames > 3 and video.size == (256, 128)
+            video.seek(video.n_frames - 1)
+            shown = np.asarray(video.convert("RGB").resize((64, 32), Image.Resampling.NEAREST), int)
+        assert np.abs(shown - tab.image()).mean() < 6
+
+
+def test_the_browser_refuses_requests_of_the_page_and_its_workers(tab):
+    fetching = "fetch('https://example.org/').then(() => 'sent', () => 'refused')"
+    assert tab.run(fetching) == "refused"
+    in_worker = """new Promise((resolve) => {
+        const script = `${'FETCHING'}.then((word) => postMessage(word))`;
+        const worker = new Worker(URL.createObjectURL(new Blob([script], { type: 'text/javascript' })));
+        worker.onmessage = ({ data }) => resolve(data);
+    })""".replace("${'FETCHING'}", fetching)
+    assert tab.run(in_worker) == "refused"
+    assert not [url for url in tab.requests if url.startswith("http")]
 
 
 def test_keys_switches_and_the_slider_of_z(tab):
@@ -236,7 +186,7 @@ def test_joints_are_dragged_by_touch_on_a_narrow_dark_screen(browser, built):
 @pytest.mark.parametrize("part", ["network-step", "references"])
 def test_damaged_page_says_so(browser, built, tmp_path, part):
     text = built.read_text()
-    start = text.index(f'id="{part}">') + 2000
+    start = text.index(f'id="{part}"') + 2000
     other = "A" if text[start] != "A" else "B"
     (tmp_path / "page.html").write_text(text[:start] + other * 8 + text[start + 8 :])
     tab = Tab(browser, (tmp_path / "page.html").as_uri())
@@ -246,7 +196,7 @@ def test_damaged_page_says_so(browser, built, tmp_path, part):
 
 
 def test_without_joints_motions_are_played_and_nothing_is_dragged(
-    browser, person, runtime_folder, tmp_path, capsys
+    browser, person, npm_packages, tmp_path, capsys
 ):
     data = tmp_path / "data"
     shutil.copytree(person / "data", data)
@@ -283,26 +233,24 @@ def test_z_has_a_control_if_it_changes_a_frame(person):
 
 
 def test_runtime_that_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch):
-    from tools.web import runtime
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "npm").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "npm").chmod(0o755)
-    monkeypatch.setattr(runtime.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(packages.sys, "executable", "/nowhere/python")
     for path, reason in ((str(tmp_path), "cannot be downloaded"), ("/nowhere", "needs npm")):
         monkeypatch.setenv("PATH", path)
-        with pytest.raises(UserError, match=f"{reason}.*--runtime FOLDER"):
-            runtime.runtime_folder(None)
+        with pytest.raises(UserError, match=f"{reason}.*--packages FOLDER"):
+            packages.package_folder(packages.RUNTIME, None)
 
 
-def test_mistakes_are_one_line(person, runtime_folder, tmp_path, dataset, finished_run):
+def test_mistakes_are_one_line(person, npm_packages, tmp_path, dataset, finished_run):
     ckpt, data = person / "run" / "best.ckpt", person / "data"
     (tmp_path / "ort.wasm.bundle.min.mjs").write_text("another")
     for arguments, word in (
         ([finished_run[0] / "best.ckpt", tmp_path / "page.html", "--DR", dataset], "--arch unet"),
         ([tmp_path / "none.ckpt", tmp_path / "page.html", "--DR", data], "no such checkpoint"),
         ([ckpt, tmp_path / "page.html", "--DR", tmp_path / "nowhere"], "nowhere"),
-        ([ckpt, tmp_path / "page.html", "--DR", data, "--runtime", tmp_path], "not the file of"),
+        ([ckpt, tmp_path / "page.html", "--DR", data, "--packages", tmp_path], "not the file of"),
         ([ckpt, tmp_path, "--DR", data], str(tmp_path)),
     ):
         assert_user_error(run_script("tools/web_demo.py", *arguments), word)

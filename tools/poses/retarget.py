@@ -37,8 +37,9 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     all frames, from the bones that both show, scales the motion of the feet, and a shift puts the lowest foot
     on the target's floor; without feet, the hips, neck or nose are as high as the target's. The range of
     horizontal positions is centered on that of the target, and narrowed if it is wider. Nobody leaves the
-    image upwards, or goes lower than the target. Joints that the person never shows, and the trunk where it
-    is unknown, keep their usual place on the target's body. Joints that the target never shows are left out.
+    image upwards, or goes lower or farther aside than the target. Joints that the person never shows, and the
+    trunk where it is unknown, keep their usual place on the target's body. Joints that the target never shows
+    are left out. The page with a camera follows the same rules (tools/web/retarget.js).
 
     Args:
         keypoints: `(T, J, 2)`, in any pixels, NaN where unknown.
@@ -62,7 +63,7 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     result = _lay_out(keypoints, target, zoom, np.where(own > 0, other / np.where(own > 0, own, 1), zoom))
     result += _foot_offsets(result, zoom * keypoints)
     result += _position_offsets(result, target)
-    return result + _vertical_limits(result, target)
+    return result + _limits(result, target)
 
 
 def missing_joints(keypoints: np.ndarray, target: np.ndarray) -> list[str]:
@@ -114,7 +115,7 @@ def _foot_offsets(result: np.ndarray, zoomed: np.ndarray) -> np.ndarray:
 def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Offsets `(T, 1, 2)` to the target's height in the image, and to their range of horizontal positions."""
     seen = is_seen(result) & is_seen(target)
-    root = next(joint for joint in ROOTS if seen[joint])
+    root = _common_root(result, target)
     offsets = np.zeros((len(result), 1, 2))
     level = FEET if seen[FEET].any() else [root]
     offsets[..., 1] = _height(target, level) - _height(result, level)
@@ -128,14 +129,22 @@ def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def _vertical_limits(result: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Offsets `(T, 1, 2)` of bodies above the image, or below the lowest place of the target."""
+def _limits(result: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Offsets `(T, 1, 2)` of bodies above the image, or outside the places of the target."""
     offsets = np.zeros((len(result), 1, 2))
     known = ~np.isnan(result[..., 1]).all(axis=1)
     top, bottom = (extreme(result[known, :, 1], axis=1) for extreme in (np.nanmin, np.nanmax))
-    offsets[known, 0, 1] = np.minimum((-top).clip(min=0), (np.nanmax(target[..., 1]) - bottom).clip(min=0))
-    offsets[known, 0, 1] += np.minimum(np.nanmax(target[..., 1]) - bottom, 0)
+    room = np.nanmax(target[..., 1]) - bottom
+    offsets[known, 0, 1] = np.minimum((-top).clip(min=0), room.clip(min=0)) + np.minimum(room, 0)
+    root = _common_root(result, target)
+    x, target_x = result[:, root, 0], target[:, root, 0]
+    offsets[:, 0, 0] = np.nan_to_num(x.clip(np.nanmin(target_x), np.nanmax(target_x)) - x)
     return offsets
+
+
+def _common_root(result: np.ndarray, target: np.ndarray) -> int:
+    seen = is_seen(result) & is_seen(target)
+    return next(joint for joint in ROOTS if seen[joint])
 
 
 def _height(keypoints: np.ndarray, level: list[int]) -> float:

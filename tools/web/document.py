@@ -2,48 +2,62 @@
 
 import base64
 import gzip
+import html
 import json
 import re
 from pathlib import Path
 from urllib.parse import quote
 
-from . import runtime
 from .motions import Motions
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("kinematics", "main", "motions", "network", "recorder", "renderer", "stage")
+SCRIPTS = ("generation", "kinematics", "main", "motions", "network", "recorder", "renderer", "stage")
+CAMERA_SCRIPTS = ("blazepose", "camera", "live_pose", "retarget", "webcam")
+LICENCES, CAMERA_LICENCES = ("onnxruntime-web", "gifenc"), ("blazepose",)
+# The browser refuses every request to a server.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data: blob:; worker-src blob:; "
+    "connect-src data: blob:; style-src 'unsafe-inline'; img-src data: blob:; media-src data: blob:"
+)
 
 
-def build_page(facts: dict, motions: Motions, graphs: dict[str, bytes], runtime_folder: Path) -> str:
+def build_page(
+    facts: dict, motions: Motions, networks: dict[str, bytes], libraries: dict[str, bytes], has_camera: bool
+) -> str:
     """The HTML file.
 
     Args:
-        facts: about the model, for the scripts; plain values.
-        graphs: the networks `reference` and `step` as ONNX files.
-        runtime_folder: with the files of onnxruntime-web.
+        facts: about the model, for the scripts; plain values. `title` is also that of the page.
+        networks: ONNX files by the name of their part; `pose-detector` and `pose-landmarks` for a camera.
+        libraries: `runtime` and `runtime-wasm` of onnxruntime-web, and `gifenc`.
     """
     facts = facts | {
         "motions": motions.labels,
         "unit": motions.unit,
         "maxDistance": motions.max_distance,
     }
-    binary = {
-        "runtime": (runtime_folder / runtime.SCRIPT).read_bytes(),
-        "runtime-wasm": (runtime_folder / runtime.CODE).read_bytes(),
-        **{f"network-{name}": graph for name, graph in graphs.items()},
+    data = {
         "references": motions.references.tobytes(),
         "training-poses": motions.training_poses.tobytes(),
         **{f"motion-{index}": motion.tobytes() for index, motion in enumerate(motions.motions)},
     }
     parts = [_part("facts", "application/json", json.dumps(facts).replace("<", "\\u003c"))]
-    parts += [_part(name, "text/plain", _compress(content)) for name, content in binary.items()]
-    addresses = {name: "data:text/javascript," + quote(_read(f"{name}.js")) for name in SCRIPTS}
+    parts += [_binary(name, libraries[name]) for name in ("runtime", "runtime-wasm")]
+    parts.append(_binary("worker", _read("worker.js").encode()))
+    parts += [_network(name, content) for name, content in networks.items()]
+    parts += [_binary(name, content) for name, content in data.items()]
+    scripts = {name: _read(f"{name}.js") for name in SCRIPTS + CAMERA_SCRIPTS * has_camera}
+    scripts["gifenc"] = libraries["gifenc"].decode()
+    addresses = {name: "data:text/javascript," + quote(script) for name, script in scripts.items()}
+    licences = [_read(f"licences/{name}.txt") for name in LICENCES + CAMERA_LICENCES * has_camera]
     return _fill(
         _read("page.html"),
+        policy=POLICY,
+        title=html.escape(facts["title"]),
         style=_read("page.css"),
         parts="\n".join(parts),
         imports=json.dumps({"imports": addresses}),
-        licence=_read("onnxruntime-licence.txt"),
+        licences="".join(f"<pre>{html.escape(licence)}</pre>" for licence in licences),
     )
 
 
@@ -51,13 +65,21 @@ def _read(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def _compress(content: bytes) -> str:
+def _network(name: str, content: bytes) -> str:
+    """A network; its 16-bit weights are smaller with all low bytes before all high bytes."""
+    # The weights of the detector are sparse: zeros in a row are smaller.
+    if name == "pose-detector":
+        return _binary(name, content)
+    return _binary(name, content[::2] + content[1::2], " data-interleave")
+
+
+def _binary(name: str, content: bytes, attributes: str = "") -> str:
     # Without a time, so that the same input gives the same page.
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return _part(name, "text/plain", base64.b64encode(gzip.compress(content, mtime=0)).decode(), attributes)
 
 
-def _part(name: str, kind: str, text: str) -> str:
-    return f'<script type="{kind}" id="{name}">{text}</script>'
+def _part(name: str, kind: str, text: str, attributes: str = "") -> str:
+    return f'<script type="{kind}" id="{name}"{attributes}>{text}</script>'
 
 
 def _fill(text: str, **values: str) -> str:

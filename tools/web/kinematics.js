@@ -14,31 +14,33 @@ const angleOf = ([x, y]) => Math.atan2(y, x);
 export class Skeleton {
   constructor(joints, bones) {
     this.joints = joints;
+    this.bones = bones;
     this.indices = Object.fromEntries(joints.map((name, index) => [name, index]));
-    this.parent = this.#findParents(bones);
+    this.parent = joints.map(() => null); // the root is the pelvis
+    for (const { parent, child } of this.tree(this.indices.pelvis)) this.parent[child] = parent;
     const limb = (side, root, middle, end) => [`${side}_${root}`, `${side}_${middle}`, `${side}_${end}`];
     this.limbs = ["l", "r"]
       .flatMap((side) => [limb(side, "shoulder", "elbow", "wrist"), limb(side, "hip", "knee", "ankle")])
       .map((names) => names.map((name) => this.indices[name]));
-    this.rootJoints = ["pelvis", "l_hip", "r_hip"].map((name) => this.indices[name]);
     this.pivotJoints = ["neck", "nose"].map((name) => this.indices[name]);
-    this.handles = joints.map((_, index) => index).filter((index) => !/eye|ear/.test(joints[index]));
+    // Hips move with the pelvis, eyes and ears with the nose.
+    this.handles = joints.map((_, index) => index).filter((index) => !/eye|ear|hip/.test(joints[index]));
   }
 
-  // The parent of each joint; the root is the pelvis.
-  #findParents(bones) {
-    const parent = this.joints.map(() => null);
-    const reached = [this.indices.pelvis];
-    for (const joint of reached) {
-      for (const { start, end } of bones) {
-        const next = start === joint ? end : end === joint ? start : null;
-        if (next !== null && !reached.includes(next)) {
-          parent[next] = joint;
-          reached.push(next);
+  // Each bone from a root outwards: {parent, child, bone}, indices of joints and of the bone.
+  tree(root) {
+    const tree = [];
+    const reached = [root];
+    for (const parent of reached) {
+      this.bones.forEach(({ start, end }, bone) => {
+        const child = start === parent ? end : end === parent ? start : null;
+        if (child !== null && !reached.includes(child)) {
+          tree.push({ parent, child, bone });
+          reached.push(child);
         }
-      }
+      });
     }
-    return parent;
+    return tree;
   }
 
   // The descendants of a joint, itself included.
@@ -50,7 +52,7 @@ export class Skeleton {
   // The keypoints after a joint was dragged to a target.
   drag(keypoints, joint, target) {
     if (!keypoints[joint]) return keypoints;
-    if (this.rootJoints.includes(joint)) {
+    if (joint === this.indices.pelvis) {
       return this.#translate(keypoints, this.descendants(this.indices.pelvis), joint, target);
     }
     const limb = this.limbs.find(([, , end]) => end === joint);

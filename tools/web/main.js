@@ -2,13 +2,15 @@
 
 import { Skeleton, nearestDistance } from "kinematics";
 import { Clock, readImage, readKeypoints } from "motions";
-import { VideoModel, loadRuntime, unpack } from "network";
-import { Recorder } from "recorder";
+import { VideoModel, unpack } from "network";
+import { RecordControls } from "recorder";
 import { renderPose } from "renderer";
 import { Stage } from "stage";
 
 const SETTLE_FRAMES = 12; // number of frames that are rendered of a pose that does not change
 const MAX_UNDO = 200;
+const MAX_TIMES = 30; // frames of which the speed is shown
+const MAX_PAUSE = 500; // milliseconds between two poses, above which the speed is measured anew
 const find = (id) => document.getElementById(id);
 
 class Page {
@@ -19,20 +21,27 @@ class Page {
     const onDrag = (...drag) => this.drag(...drag);
     this.stage = new Stage(find("image"), find("overlay"), style, this.skeleton, onDrag);
     this.clock = new Clock(this.facts.fps);
-    this.recorder = new Recorder(find("image"));
+    this.recording = new RecordControls(find("image"));
     this.undoSteps = [];
     this.pendingReference = null;
     this.times = [];
+    this.poseTime = null; // when the camera took the newest pose
     await this.unpackData();
-    const shapes = { size: style.frameSize, latent: this.facts.latent };
-    this.model = await VideoModel.load(await loadRuntime(), shapes);
+    this.model = await VideoModel.load({ size: style.frameSize, latent: this.facts.latent });
     this.direction = this.model.z.map(normal);
     this.fillControls();
     await this.setReference(0);
     this.selectMotion(0);
+    if (this.facts.camera) await this.addCamera();
     find("app").hidden = false;
     find("status").hidden = true;
-    requestAnimationFrame((time) => this.tick(time));
+    this.run().catch(fail);
+  }
+
+  async addCamera() {
+    const { Webcam } = await import("webcam");
+    this.webcam = new Webcam(this, this.facts.camera);
+    this.recording.needsCountdown = () => this.webcam.isDriving;
   }
 
   async unpackData() {
@@ -129,48 +138,83 @@ class Page {
 
   // ---- render loop
 
-  async tick(time) {
-    try {
-      const seconds = Math.min(0.25, (time - (this.previousTime ?? time)) / 1000);
-      this.previousTime = time;
+  async run() {
+    let before = null;
+    for (;;) {
+      const time = await this.nextTick();
+      const seconds = Math.min(0.25, (time - (before ?? time)) / 1000);
+      before = time;
       if (this.clock.playing) {
         this.clock.advance(seconds, this.motion.count);
         this.showPosition();
       }
       if (this.pendingReference !== null) await this.setReference(this.pendingReference);
       if (this.framesToRender > 0) await this.render();
-      requestAnimationFrame((next) => this.tick(next));
-    } catch (error) {
-      fail(error);
     }
   }
 
+  // The time of the next animation frame, or of the next pose from the camera.
+  nextTick() {
+    if (this.poseTime !== null && this.framesToRender > 0) return performance.now();
+    return new Promise((resolve) => {
+      this.wake = () => resolve(performance.now());
+      requestAnimationFrame(resolve);
+    });
+  }
+
+  // A pose from the camera, of which one frame is rendered. time: when its image was taken.
+  // Resolves when rendering starts: a pose that would wait longer is not worth finding.
+  drive(keypoints, time) {
+    if (this.poseTime === null || time - this.poseTime > MAX_PAUSE) this.times = [];
+    [this.keypoints, this.poseTime] = [keypoints, time];
+    this.undoSteps = [];
+    this.stage.showSkeleton(null); // the picture of the camera has one
+    this.framesToRender = 1;
+    this.wake();
+    return new Promise((resolve) => (this.onStart = resolve));
+  }
+
+  // The camera drives no longer.
+  release() {
+    if (this.poseTime === null) return;
+    this.poseTime = null;
+    this.times = [];
+    this.showPose();
+  }
+
   async render() {
-    const start = performance.now();
+    const [start, poseTime] = [performance.now(), this.poseTime];
     this.framesToRender -= 1;
+    this.onStart?.();
     this.stage.showFrame(await this.model.step(this.poseImage()));
-    if (this.recorder.isRunning) this.recorder.add(find("smooth").checked);
-    this.times = [...this.times.slice(-29), [performance.now(), performance.now() - start]];
+    this.recording.add();
+    const end = performance.now();
+    this.times = [...this.times.slice(1 - MAX_TIMES), { end, cost: end - start, delay: poseTime && end - poseTime }];
     this.showSpeed();
   }
 
+  // Frames per second; null if unknown.
+  get rate() {
+    if (this.times.length < MAX_TIMES) return null;
+    return (1000 * (this.times.length - 1)) / (this.times.at(-1).end - this.times[0].end);
+  }
+
   showSpeed() {
-    const sorted = this.times.map(([, milliseconds]) => milliseconds).sort((a, b) => a - b);
-    const median = sorted[Math.floor(sorted.length / 2)];
-    const span = this.times.at(-1)[0] - this.times[0][0];
-    const rate = span ? (1000 * (this.times.length - 1)) / span : 0;
-    find("speed").textContent = `${median.toFixed(1)} ms per frame, ${rate.toFixed(0)} frames per second`;
+    const rate = this.rate === null ? "" : `${this.rate.toFixed(0)} frames per second, `;
+    const isDriven = this.poseTime !== null && this.times.every(({ delay }) => delay !== null);
+    const milliseconds = median(this.times.map(({ cost, delay }) => (isDriven ? delay : cost))).toFixed(0);
+    find("speed").textContent = `${rate}${milliseconds} ms ${isDriven ? "from the camera to the picture" : "per frame"}`;
   }
 
   // ---- controls
 
   fillControls() {
     const { motions, about, usesZ } = this.facts;
-    const options = (select, names) => names.forEach((name, index) => select.add(new Option(name, index)));
-    for (const id of ["motion", "reference"]) options(find(id), motions.map(({ name }) => name));
+    for (const id of ["motion", "reference"]) {
+      motions.forEach(({ name }, index) => find(id).add(new Option(name, index)));
+    }
     find("about").textContent = about;
     find("z-field").hidden = !usesZ;
-    find("record").hidden = !Recorder.isSupported();
     find("hint").hidden = !this.motions.some(({ keypoints }) => keypoints);
     const listen = (id, event, action) => find(id).addEventListener(event, action);
     listen("motion", "change", ({ target }) => this.selectMotion(Number(target.value)));
@@ -183,7 +227,6 @@ class Page {
     listen("smooth", "change", ({ target }) => find("image").classList.toggle("smooth", target.checked));
     listen("skeleton", "change", () => this.showPose());
     listen("z", "input", ({ target }) => this.changeZ(Number(target.value)));
-    listen("record", "click", () => this.toggleRecording());
     document.addEventListener("keydown", (event) => {
       if ((event.ctrlKey || event.metaKey) && event.key === "z") this.undo();
     });
@@ -209,17 +252,16 @@ class Page {
     this.model.z = this.direction.map((value) => value * amount);
     this.requestRender();
   }
-
-  toggleRecording() {
-    if (this.recorder.isRunning) this.recorder.stop();
-    else this.recorder.start();
-    find("record").textContent = this.recorder.isRunning ? "Stop and save" : "Record";
-  }
 }
 
 // A sample of the standard normal distribution (Box and Muller 1958).
 function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+}
+
+function median(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
 }
 
 function fail(error) {

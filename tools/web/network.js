@@ -11,62 +11,70 @@ export function decodeBase64(text) {
 
 // The bytes of an element with gzip in base64; fails if they are damaged.
 export async function unpack(id) {
-  const bytes = decodeBase64(document.getElementById(id).textContent);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const { textContent, dataset } = document.getElementById(id);
+  const stream = new Blob([decodeBase64(textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  return "interleave" in dataset ? interleave(bytes) : bytes;
 }
 
-export async function loadRuntime() {
-  const script = new Blob([await unpack("runtime")], { type: "text/javascript" });
-  const address = URL.createObjectURL(script);
-  const ort = await import(address);
-  URL.revokeObjectURL(address);
-  ort.env.wasm.numThreads = 1; // more need HTTP headers
-  ort.env.wasm.wasmBinary = (await unpack("runtime-wasm")).buffer;
-  return ort;
+// Bytes at even positions, then those at odd positions, in their order.
+function interleave(bytes) {
+  const half = Math.ceil(bytes.length / 2);
+  return bytes.map((_, index) => bytes[(index % 2) * half + (index >> 1)]);
 }
 
-// Autoregressive generation: each frame is conditioned on the previous one and the reference frame.
-export class VideoModel {
-  // size: [width, height]; latent: the shape of z.
-  static async load(ort, { size, latent }) {
-    const sessions = [];
-    for (const id of ["network-reference", "network-step"]) {
-      sessions.push(await ort.InferenceSession.create(await unpack(id), { executionProviders: ["wasm"] }));
-    }
-    return new VideoModel(ort, sessions, size, latent);
+// A worker with networks; see worker.js.
+export class NetworkWorker {
+  // module: name of the script that runs the networks. networks: name of each by its part of this page.
+  static async start(module, networks, options) {
+    const worker = new NetworkWorker(await unpack("worker"));
+    const message = { module: import.meta.resolve(module), options, networks: {} };
+    for (const [id, name] of Object.entries(networks)) message.networks[name] = await unpack(id);
+    await worker.ask({ ...message, script: await unpack("runtime"), code: await unpack("runtime-wasm") });
+    return worker;
   }
 
-  constructor(ort, [reference, step], [width, height], latent) {
-    this.ort = ort;
-    this.sessions = { reference, step };
-    this.shape = [1, 3, height, width];
-    this.latent = [1, ...latent];
+  constructor(script) {
+    this.worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+    this.last = Promise.resolve();
+  }
+
+  // The answer to a message; one message at a time.
+  ask(message, transferred = []) {
+    const answer = this.last.then(() => this.#send(message, transferred));
+    this.last = answer.catch(() => {});
+    return answer;
+  }
+
+  #send(message, transferred) {
+    return new Promise((resolve, reject) => {
+      this.worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data.result));
+      this.worker.onerror = ({ message: reason }) => reject(new Error(reason ?? "a worker did not start"));
+      this.worker.postMessage(message, transferred);
+    });
+  }
+}
+
+// Generates the frames; see generation.js. Images are Float32Array of 3 x height x width.
+export class VideoModel {
+  // size: [width, height] of the frames; latent: the shape of z.
+  static async load(shapes) {
+    const networks = { "network-reference": "reference", "network-step": "step" };
+    return new VideoModel(await NetworkWorker.start("generation", networks, shapes), shapes.latent);
+  }
+
+  constructor(worker, latent) {
+    this.worker = worker;
     this.z = new Float32Array(latent.reduce((product, side) => product * side, 1));
   }
 
-  #image(values) {
-    return new this.ort.Tensor("float32", values, this.shape);
+  // Start from a given frame and its pose.
+  start(frame, pose) {
+    return this.worker.ask({ frame, pose });
   }
 
-  // Start from a given frame and its pose, each Float32Array of 3 x height x width.
-  async start(frame, pose) {
-    this.reference = this.#image(frame);
-    this.frame = this.reference;
-    const inputs = { reference: this.reference, reference_pose: this.#image(pose) };
-    this.features = (await this.sessions.reference.run(inputs)).features;
-  }
-
-  // One step: the following frame, Float32Array of 3 x height x width.
-  async step(pose) {
-    const inputs = {
-      previous: this.frame,
-      reference: this.reference,
-      features: this.features,
-      pose: this.#image(pose),
-      z: new this.ort.Tensor("float32", this.z, this.latent),
-    };
-    this.frame = (await this.sessions.step.run(inputs)).next;
-    return this.frame.data;
+  // One step: the following frame.
+  step(pose) {
+    return this.worker.ask({ pose, z: this.z }, [pose.buffer]);
   }
 }

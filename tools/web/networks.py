@@ -39,7 +39,7 @@ class Step(nn.Module):
 
 
 def export(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
-    """`reference` and `step` as ONNX files, with weights in 16 bits.
+    """`network-reference` and `network-step` as ONNX files, with weights in 16 bits.
 
     Args:
         model: of the unet architecture, in eval mode on the CPU.
@@ -54,8 +54,8 @@ def export(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
     inputs = {"previous": previous, "reference": reference, "features": features, "pose": pose, "z": z}
     reference_inputs = {"reference": reference, "reference_pose": reference_pose}
     return {
-        "reference": _export(of_reference, reference_inputs, "features"),
-        "step": _export(step, inputs, "next"),
+        "network-reference": _export(of_reference, reference_inputs, "features"),
+        "network-step": _export(step, inputs, "next"),
     }
 
 

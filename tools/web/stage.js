@@ -1,6 +1,8 @@
 // The rendered frame, and over it the skeleton with a handle at each joint.
 
-const MIN_RADIUS = 8; // of a handle, in CSS pixels
+// Radius of a handle, in CSS pixels: for fingers, and where handles would overlap.
+const RADIUS = 8;
+const MIN_RADIUS = 4;
 const SVG = "http://www.w3.org/2000/svg";
 const readable = (name) => name.replace("l_", "left ").replace("r_", "right ");
 
@@ -32,13 +34,20 @@ export class Stage {
     new ResizeObserver(() => this.#resizeHandles()).observe(overlay);
   }
 
-  // Handles have a minimum size on the screen, for fingers.
+  // Handles are as large as fingers need, and smaller where they would overlap.
   #resizeHandles() {
     const displayed = this.overlay.getBoundingClientRect().width;
-    if (!displayed) return; // hidden while the page loads
+    if (!displayed || !this.keypoints) return; // hidden while the page loads
     const [width, height] = this.style.size;
-    const radius = Math.max(height / 40, (MIN_RADIUS * width) / displayed);
-    this.handles.forEach((handle) => handle.setAttribute("r", radius));
+    const pixel = width / displayed;
+    const shown = [...this.handles.keys()].filter((joint) => this.keypoints[joint]);
+    for (const joint of shown) {
+      const [x, y] = this.keypoints[joint];
+      const others = shown.filter((other) => other !== joint).map((other) => this.keypoints[other]);
+      const nearest = Math.min(...others.map(([x1, y1]) => Math.hypot(x1 - x, y1 - y)));
+      const radius = Math.min(Math.max(height / 40, RADIUS * pixel), nearest / 2);
+      this.handles.get(joint).setAttribute("r", Math.max(radius, MIN_RADIUS * pixel));
+    }
   }
 
   #handle(joint) {
@@ -101,6 +110,7 @@ export class Stage {
         handle.setAttribute("cy", point[1]);
       }
     }
+    this.#resizeHandles();
   }
 
   // A frame, Float32Array of 3 x height x width.

@@ -1,0 +1,110 @@
+// The camera, and the poses of the person before it, which a worker finds.
+
+import { NetworkWorker } from "network";
+
+const WANTED = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+const MIN_WAIT = 4; // of a pose until it is rendered, in milliseconds
+const GAIN = 0.2; // of the control of this time
+const NETWORKS = { "pose-detector": "detector", "pose-landmarks": "landmarks" };
+const REASONS = {
+  NotAllowedError: "The browser did not allow the camera. Allow it in the address bar, then press Camera again.",
+  NotFoundError: "No camera was found.",
+  NotReadableError: "The camera is in use by another program.",
+  OverconstrainedError: "This camera is no longer connected. Choose another one.",
+};
+
+// A message for people, without the word "Error".
+export class CameraError extends Error {}
+
+export class Camera {
+  // video: element. onPose(pose, size, seconds, time): a pose or null, as of BlazePose; size: {width, height};
+  // seconds: when the image was taken; time: of its arrival, as performance.now().
+  // onEnd(error): the camera is gone; error is undefined if it was unplugged.
+  constructor(video, onPose, onEnd) {
+    Object.assign(this, { video, onPose, onEnd, stream: null });
+  }
+
+  // Cameras by label; labels are known once one has been opened.
+  static async list() {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    return devices.filter(({ kind }) => kind === "videoinput");
+  }
+
+  get isOpen() {
+    return this.stream !== null;
+  }
+
+  get deviceId() {
+    return this.stream.getVideoTracks()[0].getSettings().deviceId;
+  }
+
+  // Open a camera; by default the one that faces the user. Throws a CameraError.
+  async open(deviceId) {
+    const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
+    if (!navigator.mediaDevices) throw new CameraError("This browser has no camera for a page in a file.");
+    try {
+      this.stream = await navigator.mediaDevices.getUserMedia({ video: { ...WANTED, ...which } });
+    } catch (error) {
+      throw new CameraError(REASONS[error.name] ?? `The camera cannot be opened (${error.message}).`);
+    }
+    this.video.srcObject = this.stream;
+    await this.video.play();
+  }
+
+  // Find poses until the camera is closed.
+  async follow() {
+    const { stream, video } = this;
+    stream.getVideoTracks()[0].onended = () => this.#end();
+    try {
+      this.worker ??= NetworkWorker.start("blazepose", NETWORKS);
+      const worker = await this.worker;
+      this.#watch(stream);
+      let pause = 0;
+      while (this.stream === stream) {
+        if (pause > 1) await new Promise((resolve) => setTimeout(resolve, pause));
+        const { time, seconds } = await this.#nextImage();
+        const image = new VideoFrame(video);
+        const size = { width: image.displayWidth, height: image.displayHeight };
+        const pose = await worker.ask({ image, seconds }, [image]);
+        if (this.stream !== stream) return;
+        const found = performance.now();
+        await this.onPose(pose, size, seconds, time);
+        // A pose that waits grows old: the next image is taken later by that much.
+        pause = Math.max(0, pause + GAIN * (performance.now() - found - MIN_WAIT));
+      }
+    } catch (error) {
+      if (this.stream === stream) this.#end(error);
+    }
+  }
+
+  // Remember the newest image: older ones are not waited for.
+  #watch(stream) {
+    this.newest = null;
+    const arrived = (time, { mediaTime }) => {
+      if (this.stream !== stream) return;
+      this.newest = { time, seconds: mediaTime };
+      this.wake?.();
+      this.video.requestVideoFrameCallback(arrived);
+    };
+    this.video.requestVideoFrameCallback(arrived);
+  }
+
+  async #nextImage() {
+    if (!this.newest) await new Promise((resolve) => (this.wake = resolve));
+    const newest = this.newest;
+    this.newest = null;
+    return newest;
+  }
+
+  #end(error) {
+    this.close();
+    this.onEnd(error);
+  }
+
+  // Free the camera.
+  close() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+    this.video.srcObject = null;
+  }
+}

@@ -1,0 +1,183 @@
+// The camera drives the person: calibration, poses, and what the page says about them.
+
+import { Camera, CameraError } from "camera";
+import { LivePose } from "live_pose";
+import { Retargeting } from "retarget";
+
+// Of calibration: seconds with the feet in the picture, or without.
+const WHOLE_SECONDS = 2.5;
+const PART_SECONDS = 6;
+const MAX_STEP = 0.2; // seconds between two poses, above which somebody was away
+const REGION_HEIGHTS = 1.25; // body heights of the region around a person
+const MIN_RATE = 8; // frames per second, below which the page says that the computer is too slow
+const MESSAGES = {
+  start: "Allow the camera, please.",
+  load: "Loading the pose networks …",
+  nobody: "Nobody is in the picture.",
+  part: "Step back until your feet are in the picture. Or stay: then only the upper body follows you.",
+  whole: "Stand upright and face the camera.",
+  lost: "Nobody is in the picture. The last pose is held.",
+  drive: "The person follows you, as in a mirror.",
+  gone: "The camera was disconnected.",
+  stop: "The camera is off.",
+};
+const find = (id) => document.getElementById(id);
+
+export class Webcam {
+  // page: has skeleton, trainingPoses, rate, drive(keypoints, time), release(). landmarks: see LivePose.
+  constructor(page, { landmarks, minVisibility }) {
+    this.page = page;
+    this.livePose = new LivePose(page.skeleton, landmarks, minVisibility);
+    this.feet = ["l_ankle", "r_ankle"].map((name) => page.skeleton.indices[name]);
+    this.context = find("camera-skeleton").getContext("2d");
+    this.camera = new Camera(
+      find("camera-video"),
+      (...pose) => this.#onPose(...pose),
+      (error) => this.#onEnd(error),
+    );
+    this.retargeting = null;
+    find("camera-controls").hidden = false;
+    find("camera").addEventListener("click", () => (this.camera.isOpen ? this.stop() : this.start()));
+    find("camera-choice").addEventListener("change", ({ target }) => this.start(target.value));
+    find("calibrate").addEventListener("click", () => this.calibrate());
+  }
+
+  get isDriving() {
+    return this.retargeting !== null;
+  }
+
+  // Open a camera, and calibrate.
+  async start(deviceId) {
+    this.#close();
+    this.#say(MESSAGES.start);
+    find("camera").disabled = true;
+    try {
+      await this.camera.open(deviceId);
+      await this.#listCameras();
+      this.#showCamera(true);
+      this.calibrate();
+      this.#say(MESSAGES.load);
+      this.camera.follow();
+    } catch (error) {
+      this.#onEnd(error);
+    }
+    find("camera").disabled = false;
+  }
+
+  stop() {
+    this.#close();
+    this.#say(MESSAGES.stop);
+  }
+
+  // Measure the person before the camera anew.
+  calibrate() {
+    this.retargeting = null;
+    this.livePose.reset();
+    this.calibration = { poses: [], whole: 0, part: 0, before: null };
+    this.#showProgress(0);
+  }
+
+  #close() {
+    this.camera.close();
+    this.retargeting = null;
+    this.#showCamera(false);
+    this.page.release();
+  }
+
+  #onEnd(error) {
+    this.#close();
+    if (error && !(error instanceof CameraError)) this.#say(`The camera stopped (${error.message}).`, true);
+    else this.#say(error ? error.message : MESSAGES.gone, true);
+  }
+
+  async #listCameras() {
+    const cameras = await Camera.list();
+    const name = (label, index) => label || `camera ${index + 1}`;
+    const options = cameras.map(({ label, deviceId }, index) => new Option(name(label, index), deviceId));
+    find("camera-choice").replaceChildren(...options);
+    find("camera-choice").value = this.camera.deviceId;
+    find("camera-choice").hidden = cameras.length < 2;
+  }
+
+  // ---- poses
+
+  // Resolves when the next pose is of use.
+  #onPose(pose, size, seconds, time) {
+    const height = pose && pose.region.side / REGION_HEIGHTS;
+    const keypoints = pose && this.livePose.next(pose.landmarks, size, height, seconds);
+    this.#drawSkeleton(keypoints, size);
+    if (!this.isDriving) return this.#addToCalibration(keypoints, seconds);
+    if (keypoints) return this.#drive(keypoints, time);
+    return this.#say(MESSAGES.lost);
+  }
+
+  #addToCalibration(keypoints, seconds) {
+    const { calibration } = this;
+    const elapsed = seconds - (calibration.before ?? seconds);
+    calibration.before = seconds;
+    if (!keypoints) return this.#say(MESSAGES.nobody);
+    const isWhole = this.feet.every((joint) => this.livePose.isSeen(joint));
+    calibration.poses.push(keypoints);
+    calibration.part += Math.min(elapsed, MAX_STEP);
+    if (isWhole) calibration.whole += Math.min(elapsed, MAX_STEP);
+    this.#say(isWhole ? MESSAGES.whole : MESSAGES.part);
+    this.#showProgress(Math.max(calibration.whole / WHOLE_SECONDS, calibration.part / PART_SECONDS));
+  }
+
+  #showProgress(progress) {
+    find("camera-ring").style.setProperty("--progress", Math.min(1, progress));
+    find("camera-ring").classList.toggle("done", progress >= 1);
+    if (progress >= 1) this.#finishCalibration();
+  }
+
+  #finishCalibration() {
+    const { skeleton, trainingPoses } = this.page;
+    try {
+      this.retargeting = new Retargeting(skeleton, trainingPoses, this.calibration.poses);
+    } catch {
+      this.calibrate();
+      this.#say("The camera shows no part of the body that the trained person shows.", true);
+    }
+  }
+
+  #drive(keypoints, time) {
+    const { rate } = this.page;
+    const isSlow = rate !== null && rate < MIN_RATE;
+    const few = `Only ${Math.round(rate)} frames per second: this computer is slow, or busy with other programs.`;
+    this.#say(isSlow ? few : MESSAGES.drive);
+    const pose = this.retargeting.apply(keypoints);
+    return pose && this.page.drive(pose, time);
+  }
+
+  // ---- elements
+
+  #say(text, isError = false) {
+    if (find("camera-status").textContent !== text) find("camera-status").textContent = text;
+    find("camera-status").classList.toggle("error", isError);
+  }
+
+  #showCamera(isOpen) {
+    find("camera-view").hidden = !isOpen;
+    find("calibrate").hidden = !isOpen;
+    find("camera-choice").hidden ||= !isOpen;
+    find("camera").textContent = isOpen ? "Stop" : "Camera";
+    find("motion-controls").disabled = isOpen;
+  }
+
+  #drawSkeleton(keypoints, { width, height }) {
+    const { canvas } = this.context;
+    canvas.height = Math.round((canvas.width * height) / width); // clears the canvas
+    if (!keypoints) return;
+    this.context.scale(canvas.width / width, canvas.height / height);
+    this.context.lineWidth = height / 60;
+    this.context.lineCap = "round";
+    for (const { start, end, color } of this.page.skeleton.bones) {
+      if (!keypoints[start] || !keypoints[end]) continue;
+      this.context.strokeStyle = `rgb(${color.map((value) => Math.round(value * 255)).join()})`;
+      this.context.beginPath();
+      this.context.moveTo(...keypoints[start]);
+      this.context.lineTo(...keypoints[end]);
+      this.context.stroke();
+    }
+  }
+}
