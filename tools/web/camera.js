@@ -9,7 +9,7 @@ const NETWORKS = { "pose-detector": "detector", "pose-landmarks": "landmarks" };
 const REASONS = {
   NotAllowedError: "The browser did not allow the camera. Allow it in the address bar, then press Camera again.",
   NotFoundError: "No camera was found.",
-  NotReadableError: "The camera is in use by another program.",
+  NotReadableError: "The camera gives no picture. Is it in use by another program?",
   OverconstrainedError: "This camera is no longer connected. Choose another one.",
 };
 
