@@ -231,7 +231,7 @@ def test_smoothing_calms_a_still_body_and_follows_a_fast_one(live_pose):
     nose = JOINTS.index("nose")
 
     def track(offsets):
-        frames = [(landmarks + (offset, 0, 0), index / 30) for index, offset in enumerate(offsets)]
+        frames = [(np.add(landmarks, (offset, 0, 0)), index / 30) for index, offset in enumerate(offsets)]
         return 640 - landmarks[0, 0] - np.array([pose[nose][0] for pose in live_pose(frames)])
 
     noise = rng.normal(0, 8, 90)
