@@ -118,6 +118,8 @@ def test_person_follows_the_camera_until_it_is_stopped(open_page, images, tmp_pa
     before = tab.run("page.keypoints")
     tab.drag("left wrist", 2, 2)
     assert tab.run("page.keypoints") != before
+    tab.page.click("#camera")
+    wait_for(tab, "Stand upright")
     assert tab.messages == []
     assert not [url for url in tab.requests if not url.startswith(("data:", "blob:", "file:"))]
 
@@ -163,7 +165,7 @@ def test_one_of_three_cameras_is_chosen_on_a_narrow_screen(open_page, scheme):
     assert tab.run("document.documentElement.scrollWidth") <= 360
     second = tab.run("document.getElementById('camera-choice').options[1].value")
     tab.page.select_option("#camera-choice", second)
-    tab.wait("page.webcam.camera.isOpen && !document.getElementById('camera').disabled")
+    tab.wait("page.webcam.camera.isOpen && !document.getElementById('camera-controls').disabled")
     assert tab.run("page.webcam.camera.deviceId") == second
     assert tab.run("document.getElementById('camera-choice').value") == second
 

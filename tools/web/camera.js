@@ -17,8 +17,8 @@ const REASONS = {
 export class CameraError extends Error {}
 
 export class Camera {
-  // video: element. onPose(pose, size, seconds, time): a pose or null, as of BlazePose; size: {width, height};
-  // seconds: when the image was taken; time: of its arrival, as performance.now().
+  // video: element. onPose(pose, size, time): a pose or null, as of BlazePose; size: {width, height} of the
+  // image; time: of its arrival, as performance.now(). The next pose is found when its promise is resolved.
   // onEnd(error): the camera is gone; error is undefined if it was unplugged.
   constructor(video, onPose, onEnd) {
     Object.assign(this, { video, onPose, onEnd, stream: null });
@@ -62,13 +62,13 @@ export class Camera {
       let pause = 0;
       while (this.stream === stream) {
         if (pause > 1) await new Promise((resolve) => setTimeout(resolve, pause));
-        const { time, seconds } = await this.#nextImage();
+        const time = await this.#nextImage();
         const image = new VideoFrame(video);
         const size = { width: image.displayWidth, height: image.displayHeight };
-        const pose = await worker.ask({ image, seconds }, [image]);
+        const pose = await worker.ask({ image, seconds: time / 1000 }, [image]);
         if (this.stream !== stream) return;
         const found = performance.now();
-        await this.onPose(pose, size, seconds, time);
+        await this.onPose(pose, size, time);
         // A pose that waits grows old: the next image is taken later by that much.
         pause = Math.max(0, pause + GAIN * (performance.now() - found - MIN_WAIT));
       }
@@ -77,12 +77,12 @@ export class Camera {
     }
   }
 
-  // Remember the newest image: older ones are not waited for.
+  // Remember when the newest image arrived.
   #watch(stream) {
     this.newest = null;
-    const arrived = (time, { mediaTime }) => {
+    const arrived = (time) => {
       if (this.stream !== stream) return;
-      this.newest = { time, seconds: mediaTime };
+      this.newest = time;
       this.wake?.();
       this.video.requestVideoFrameCallback(arrived);
     };

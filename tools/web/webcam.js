@@ -50,7 +50,7 @@ export class Webcam {
   async start(deviceId) {
     this.#close();
     this.#say(MESSAGES.start);
-    find("camera").disabled = true;
+    find("camera-controls").disabled = true;
     try {
       await this.camera.open(deviceId);
       await this.#listCameras();
@@ -61,7 +61,7 @@ export class Webcam {
     } catch (error) {
       this.#onEnd(error);
     }
-    find("camera").disabled = false;
+    find("camera-controls").disabled = false;
   }
 
   stop() {
@@ -102,11 +102,11 @@ export class Webcam {
   // ---- poses
 
   // Resolves when the next pose is of use.
-  #onPose(pose, size, seconds, time) {
+  #onPose(pose, size, time) {
     const height = pose && pose.region.side / REGION_HEIGHTS;
-    const keypoints = pose && this.livePose.next(pose.landmarks, size, height, seconds);
+    const keypoints = pose && this.livePose.next(pose.landmarks, size, height, time / 1000);
     this.#drawSkeleton(keypoints, size);
-    if (!this.isDriving) return this.#addToCalibration(keypoints, seconds);
+    if (!this.isDriving) return this.#addToCalibration(keypoints, time / 1000);
     if (keypoints) return this.#drive(keypoints, time);
     return this.#say(MESSAGES.lost);
   }
