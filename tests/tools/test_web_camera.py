@@ -105,6 +105,8 @@ def test_person_follows_the_camera_until_it_is_stopped(open_page, images, tmp_pa
     lost = [index for index, text in enumerate(statuses) if "The last pose is held" in text]
     assert lost and any("follows you" in text for text in statuses[lost[0] :])
     assert "from the camera to the picture" in tab.page.inner_text("#speed")
+    tab.run("Object.defineProperty(page, 'rate', { get: () => 3 })")
+    wait_for(tab, "Only 3 frames per second")
     tab.page.click("#record")
     tab.page.wait_for_selector("#countdown:not([hidden])")
     tab.page.wait_for_timeout(4500)
@@ -149,6 +151,24 @@ def test_upper_body_is_enough_and_the_legs_stay(open_page, figure, poses, images
 def test_no_camera_is_one_sentence(open_page, flags, sentence):
     tab = open_page(*flags)
     tab.page.click("#camera")
+    assert_says_error(tab, sentence)
+
+
+def test_other_failures_of_a_camera_are_one_sentence(open_page):
+    tab = open_page()
+    for name, sentence in (
+        ("NotReadableError", "in use by another program"),
+        ("OverconstrainedError", "no longer connected"),
+        ("AbortError", "The camera cannot be opened (cable)."),
+    ):
+        failure = "(name) => { navigator.mediaDevices.getUserMedia = async () => {"
+        tab.run(failure + "throw new DOMException('cable', name); }; }", name)
+        tab.page.click("#camera")
+        assert_says_error(tab, sentence)
+    assert tab.messages == []
+
+
+def assert_says_error(tab, sentence):
     wait_for(tab, sentence)
     assert "error" in tab.page.get_attribute("#camera-status", "class")
     assert tab.page.inner_text("#camera") == "Camera" and tab.page.is_enabled("#play")

@@ -172,6 +172,12 @@ def test_joints_are_dragged_by_touch_on_a_narrow_dark_screen(browser, built):
     assert tab.run("document.documentElement.scrollWidth") <= 360
     background = tab.run("getComputedStyle(document.body).backgroundColor")
     assert int(re.findall(r"\d+", background)[0]) < 128
+    circles = """[...document.querySelectorAll('.handle')]
+        .map(({ cx, cy, r }) => [cx, cy, r].map((length) => length.baseVal.value))"""
+    handles = np.array(tab.run(circles))
+    for index, (x, y, radius) in enumerate(handles):
+        others = handles[index + 1 :]
+        assert (np.hypot(others[:, 0] - x, others[:, 1] - y) > others[:, 2] + radius - 0.01).all()
     before = tab.run("page.keypoints")
     handle = tab.page.get_by_role("button", name=re.compile("^right wrist:")).bounding_box()
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
