@@ -203,7 +203,7 @@ def test_two_minutes_later_nothing_was_sent(open_page):
 
 
 def test_landmarks_are_those_of_the_python_estimator(open_page, images, tmp_path):
-    """The largest difference is one pixel of the 256 of the network's input."""
+    """From the same region."""
     pytest.importorskip("ai_edge_litert")
     from tools.poses import blazepose
 
@@ -226,8 +226,8 @@ def test_landmarks_are_those_of_the_python_estimator(open_page, images, tmp_path
     region = blazepose.Region(np.array(region["center"]), region["side"], region["angle"])
     pose = blazepose.BlazePose(tmp_path).find_landmarks(Image.fromarray(images[1]), region)
     found = np.array(second["landmarks"])
-    assert np.abs(found[:, :2] - pose.landmarks[:, :2]).max() < region.side / 256
-    assert np.abs(found[:, 2] - pose.landmarks[:, 2]).max() < 0.02
+    assert np.abs(found[:, :2] - pose.landmarks[:, :2]).max() < 0.05
+    assert np.abs(found[:, 2] - pose.landmarks[:, 2]).max() < 0.001
 
 
 def test_mistakes_are_one_line(person, npm_packages, tmp_path):
