@@ -189,7 +189,8 @@ class Page {
     this.stage.showFrame(await this.model.step(this.poseImage()));
     this.recording.add();
     const end = performance.now();
-    this.times = [...this.times.slice(1 - MAX_TIMES), { end, cost: end - start, delay: poseTime && end - poseTime }];
+    const times = { end, cost: end - start, delay: poseTime && end - poseTime };
+    this.times = [...this.times.slice(1 - MAX_TIMES), times];
     this.showSpeed();
   }
 
@@ -203,7 +204,8 @@ class Page {
     const rate = this.rate === null ? "" : `${this.rate.toFixed(0)} frames per second, `;
     const isDriven = this.poseTime !== null && this.times.every(({ delay }) => delay !== null);
     const milliseconds = median(this.times.map(({ cost, delay }) => (isDriven ? delay : cost))).toFixed(0);
-    find("speed").textContent = `${rate}${milliseconds} ms ${isDriven ? "from the camera to the picture" : "per frame"}`;
+    const span = isDriven ? "from the camera to the picture" : "per frame";
+    find("speed").textContent = `${rate}${milliseconds} ms ${span}`;
   }
 
   // ---- controls

@@ -87,7 +87,8 @@ export class Retargeting {
       const isFilled = this.isDrawn[child] && (!this.isShown[child] || this.trunk.includes(child));
       const known = target.filter((pose) => pose[parent] && pose[child]);
       const steps = known.map((pose) => subtract(pose[child], pose[parent]));
-      const usual = isFilled && this.isDrawn[parent] && steps.length ? [0, 1].map((axis) => median(steps.map((step) => step[axis]))) : null;
+      const hasUsual = isFilled && this.isDrawn[parent] && steps.length > 0;
+      const usual = hasUsual ? [0, 1].map((axis) => median(steps.map((step) => step[axis]))) : null;
       return { parent, child, ratio: this.ratios[bone], usual };
     });
   }
