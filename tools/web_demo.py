@@ -51,7 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("out", type=Path, metavar="OUT.html", help="file to write")
     add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
     camera = (
-        "let a camera drive the person; full: a larger pose network, more exact and slower (default: lite)"
+        "let a camera drive the person; full: a larger pose network, more accurate and slower (default: lite)"
     )
     add("--camera", nargs="?", choices=("lite", "full"), const="lite", help=camera)
     add("--title", help="title of the page; by default the name of the video or dataset")
@@ -117,8 +117,8 @@ def read_pose_networks(args, poses: pose_file.Poses | None) -> dict[str, bytes]:
     """The networks for a camera, if it is wanted and there are poses to drive."""
     if args.camera is None:
         return {}
-    if poses is None:
-        raise UserError(f"{args.DR}: --camera needs the trained person's keypoints, for the reason above")
+    if poses is None or not len(poses.of_folder("train/train_label")):
+        raise UserError(f"{args.DR}: --camera needs the keypoints of the training poses in {pose_file.NAME}")
     require("tflite", "requirements-web.txt")
     from tools.web import pose_networks
 

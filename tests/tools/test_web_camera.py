@@ -91,8 +91,12 @@ def test_person_follows_the_camera_until_it_is_stopped(open_page, images, tmp_pa
     video = write_camera(tmp_path / "camera.mjpeg", (down, 3.5), (up, 2), (nobody, 1.5))
     tab = open_page(FAKE_CAMERA, ALLOWED, f"--use-file-for-fake-video-capture={video}")
     assert tab.page.title() == "Anna & Ben"
+    tab.page.select_option("#rate", "0.25")
+    tab.page.click("#play")
     tab.page.click("#camera")
     wait_for(tab, "The person follows you")
+    tab.wait("page.poseTime !== null")
+    assert not tab.run("page.clock.playing")
     raised, statuses = [], []
     for _ in range(90):
         tab.page.wait_for_timeout(100)

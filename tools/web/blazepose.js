@@ -1,5 +1,5 @@
 // In a worker: BlazePose (Bazarevsky et al. 2020), the landmarks of one person in the images of a camera.
-// Constants and rules are those of tools/poses/blazepose.py.
+// Networks, regions and crops are those of tools/poses/blazepose.py; who is followed is decided more simply.
 
 const DETECTOR_SIDE = 224; // of the networks' inputs, pixels
 const LANDMARK_SIDE = 256;
@@ -65,7 +65,7 @@ function crop({ data, width, height }, { center, side, angle }) {
   return values;
 }
 
-// Messages are {image, seconds}, answers as of BlazePose.find.
+// Messages are {image, seconds, isNew}, answers as of BlazePose.find; isNew: another camera, or another person.
 export async function create(ort, { detector, landmarks }) {
   const network = (session, side) => async (values) => {
     const outputs = await session.run({ input: new ort.Tensor("float32", values, [1, 3, side, side]) });
@@ -77,7 +77,8 @@ export async function create(ort, { detector, landmarks }) {
   await detect(new Float32Array(3 * DETECTOR_SIDE ** 2));
   await findLandmarks(new Float32Array(3 * LANDMARK_SIDE ** 2));
   const estimator = new BlazePose(detect, findLandmarks);
-  return async ({ image, seconds }) => {
+  return async ({ image, seconds, isNew }) => {
+    if (isNew) estimator.reset();
     const pose = await estimator.find(image, seconds);
     image.close();
     return pose;
@@ -88,11 +89,16 @@ class BlazePose {
   // The networks, from Float32Array of 3 x side x side to their outputs.
   constructor(detect, findLandmarks) {
     this.networks = { detect, findLandmarks };
+    this.reset();
+    this.canvas = new OffscreenCanvas(1, 1);
+    this.small = new OffscreenCanvas(DETECTOR_SIDE, DETECTOR_SIDE);
+  }
+
+  // Forget the person.
+  reset() {
     this.region = null; // of the person in the next image
     this.last = null; // where a person was last found, {region, seconds}
     this.nextSearch = 0;
-    this.canvas = new OffscreenCanvas(1, 1);
-    this.small = new OffscreenCanvas(DETECTOR_SIDE, DETECTOR_SIDE);
   }
 
   // The person in the next image, a VideoFrame; null if nobody is found. A pose is {landmarks, region}:

@@ -1,10 +1,11 @@
-// The camera, and the poses of the person before it, which a worker finds.
+// The camera, and the poses of the person in front of it, which a worker finds.
 
 import { NetworkWorker } from "network";
 
 const WANTED = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
-const MIN_WAIT = 4; // of a pose until it is rendered, in milliseconds
-const GAIN = 0.2; // of the control of this time
+const TARGET_WAIT = 4; // milliseconds between finding a pose and rendering it
+const MAX_WAIT = 50; // milliseconds; more is a stall of the page
+const GAIN = 0.2; // of the integral controller that keeps this wait
 const NETWORKS = { "pose-detector": "detector", "pose-landmarks": "landmarks" };
 const REASONS = {
   NotAllowedError: "The browser did not allow the camera. Allow it in the address bar, then press Camera again.",
@@ -28,6 +29,11 @@ export class Camera {
   static async list() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     return devices.filter(({ kind }) => kind === "videoinput");
+  }
+
+  // Take whoever is the largest in the next image.
+  forgetPerson() {
+    this.isNew = true;
   }
 
   get isOpen() {
@@ -56,25 +62,36 @@ export class Camera {
     const { stream, video } = this;
     stream.getVideoTracks()[0].onended = () => this.#end();
     try {
-      this.worker ??= NetworkWorker.start("blazepose", NETWORKS);
-      const worker = await this.worker;
+      const worker = await this.#startWorker();
       this.#watch(stream);
       let pause = 0;
       while (this.stream === stream) {
         if (pause > 1) await new Promise((resolve) => setTimeout(resolve, pause));
+        if (this.stream !== stream) return;
         const time = await this.#nextImage();
         const image = new VideoFrame(video);
         const size = { width: image.displayWidth, height: image.displayHeight };
-        const pose = await worker.ask({ image, seconds: time / 1000 }, [image]);
+        const message = { image, seconds: time / 1000, isNew: this.isNew };
+        this.isNew = false;
+        const pose = await worker.ask(message, [image]);
         if (this.stream !== stream) return;
         const found = performance.now();
         await this.onPose(pose, size, time);
         // A pose that waits grows old: the next image is taken later by that much.
-        pause = Math.max(0, pause + GAIN * (performance.now() - found - MIN_WAIT));
+        const wait = Math.min(MAX_WAIT, performance.now() - found);
+        pause = Math.max(0, pause + GAIN * (wait - TARGET_WAIT));
       }
     } catch (error) {
       if (this.stream === stream) this.#end(error);
     }
+  }
+
+  #startWorker() {
+    this.worker ??= NetworkWorker.start("blazepose", NETWORKS).catch((error) => {
+      this.worker = null; // to be tried again
+      throw error;
+    });
+    return this.worker;
   }
 
   // Remember when the newest image arrived.

@@ -1,7 +1,7 @@
-// The joints of a person before a camera, as in a mirror: from landmarks, smoothed, and held where unseen.
+// The joints of a person in front of a camera, as in a mirror: from landmarks, smoothed, and held where unseen.
 
 const MIN_CUTOFF = 1; // Hz
-const BETA = 5; // seconds per body height
+const BETA = 5; // Hz of cutoff per body height per second of speed
 const DERIVATIVE_CUTOFF = 1; // Hz
 const MAX_PAUSE = 0.5; // seconds after which smoothing begins anew
 

@@ -7,7 +7,7 @@ import { RecordControls } from "recorder";
 import { renderPose } from "renderer";
 import { Stage } from "stage";
 
-const SETTLE_FRAMES = 12; // number of frames that are rendered of a pose that does not change
+const SETTLE_FRAMES = 12; // frames rendered of a pose that does not change
 const MAX_UNDO = 200;
 const MAX_TIMES = 30; // frames of which the speed is shown
 const MAX_PAUSE = 500; // milliseconds between two poses, above which the speed is measured anew
@@ -26,6 +26,7 @@ class Page {
     this.pendingReference = null;
     this.times = [];
     this.poseTime = null; // when the camera took the newest pose
+    this.newPoseTime = null; // the same, until it is rendered
     await this.unpackData();
     this.model = await VideoModel.load({ size: style.frameSize, latent: this.facts.latent });
     this.direction = this.model.z.map(normal);
@@ -94,7 +95,7 @@ class Page {
   }
 
   showPosition() {
-    if (this.motion.keypoints) this.keypoints = this.motion.keypoints[Math.floor(this.clock.position)];
+    this.keypoints = this.motion.keypoints?.[Math.floor(this.clock.position)] ?? null;
     this.showPose();
   }
 
@@ -108,12 +109,14 @@ class Page {
   }
 
   undo() {
-    if (this.undoSteps.length) this.keypoints = this.undoSteps.pop();
+    if (!this.undoSteps.length) return;
+    this.keypoints = this.undoSteps.pop();
     this.showPose();
   }
 
   showPose() {
-    this.stage.showSkeleton(find("skeleton").checked ? this.keypoints : null);
+    const isDriven = this.poseTime !== null; // by a camera, whose picture has the skeleton
+    this.stage.showSkeleton(find("skeleton").checked && !isDriven ? this.keypoints : null);
     find("scrub").value = Math.floor(this.clock.position);
     find("play").textContent = this.clock.playing ? "Pause" : "Play";
     find("undo").disabled = !this.undoSteps.length;
@@ -165,16 +168,20 @@ class Page {
   // A pose from the camera, of which one frame is rendered. time: when its image was taken.
   // Resolves when rendering starts: a pose that would wait longer is not worth finding.
   drive(keypoints, time) {
-    if (this.poseTime === null || time - this.poseTime > MAX_PAUSE) this.times = [];
-    [this.keypoints, this.poseTime] = [keypoints, time];
-    this.undoSteps = [];
-    this.stage.showSkeleton(null); // the picture of the camera has one
+    const isFirst = this.poseTime === null;
+    if (isFirst || time - this.poseTime > MAX_PAUSE) this.times = [];
+    [this.keypoints, this.poseTime, this.newPoseTime] = [keypoints, time, time];
+    if (isFirst) {
+      this.clock.playing = false;
+      this.undoSteps = [];
+      this.showPose();
+    }
     this.framesToRender = 1;
     this.wake();
     return new Promise((resolve) => (this.onStart = resolve));
   }
 
-  // The camera drives no longer.
+  // The camera no longer drives the person.
   release() {
     if (this.poseTime === null) return;
     this.poseTime = null;
@@ -183,7 +190,8 @@ class Page {
   }
 
   async render() {
-    const [start, poseTime] = [performance.now(), this.poseTime];
+    const [start, poseTime] = [performance.now(), this.newPoseTime];
+    this.newPoseTime = null;
     this.framesToRender -= 1;
     this.onStart?.();
     this.stage.showFrame(await this.model.step(this.poseImage()));
@@ -267,6 +275,7 @@ function median(values) {
 }
 
 function fail(error) {
+  window.page.webcam?.stop();
   const status = find("status");
   status.hidden = false;
   status.className = "error";

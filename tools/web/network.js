@@ -1,4 +1,4 @@
-// The networks, run by onnxruntime-web: the next frame from the previous one, a pose image and z.
+// The data in this page, and workers that run its networks.
 
 // The bytes of a text in base64.
 export function decodeBase64(text) {
@@ -17,7 +17,7 @@ export async function unpack(id) {
   return "interleave" in dataset ? interleave(bytes) : bytes;
 }
 
-// Bytes at even positions, then those at odd positions, in their order.
+// The first half of some bytes to even positions, the second half to odd ones; see document.py.
 function interleave(bytes) {
   const half = Math.ceil(bytes.length / 2);
   return bytes.map((_, index) => bytes[(index % 2) * half + (index >> 1)]);

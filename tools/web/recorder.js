@@ -33,7 +33,6 @@ class Recorder {
   start(format, isSmooth) {
     const zoom = Math.ceil(MIN_WIDTH[format] / this.source.width);
     [this.canvas.width, this.canvas.height] = [this.source.width * zoom, this.source.height * zoom];
-    this.format = format;
     this.parts = [];
     this.frames = [];
     if (format === "webm") {
@@ -41,6 +40,7 @@ class Recorder {
       this.recorder.ondataavailable = ({ data }) => this.parts.push(data);
       this.recorder.start();
     }
+    this.format = format;
     this.add(isSmooth);
   }
 
@@ -72,6 +72,7 @@ class Recorder {
       this.recorder.onstop = resolve;
       this.recorder.stop();
     });
+    this.recorder.stream.getTracks().forEach((track) => track.stop());
     return new Blob(this.parts, { type: "video/webm" });
   }
 
@@ -123,9 +124,12 @@ export class RecordControls {
   async #save() {
     find("record").disabled = true;
     find("record").textContent = "Saving …";
-    await this.recorder.stop();
-    find("record").textContent = "Record";
-    find("record").disabled = false;
+    try {
+      await this.recorder.stop();
+    } finally {
+      find("record").textContent = "Record";
+      find("record").disabled = false;
+    }
   }
 
   // Show the seconds until a recording starts; false if it is cancelled.

@@ -14,7 +14,7 @@ const scale = ([x, y], factor) => [x * factor, y * factor];
 const clip = (value, low, high) => Math.min(high, Math.max(low, value));
 
 // A percentile, with linear interpolation; NaN of nothing.
-export function percentile(values, percent) {
+function percentile(values, percent) {
   const sorted = values.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   if (!sorted.length) return NaN;
   const position = ((sorted.length - 1) * percent) / 100;
@@ -44,10 +44,12 @@ function lowest(pose, joints) {
   return known.length ? Math.max(...known.map((joint) => pose[joint][1])) : NaN;
 }
 
+export class NoSharedBone extends Error {}
+
 export class Retargeting {
   // skeleton: a Skeleton. target: poses of the trained person, in pixels of their images.
   // own: poses of the other person, which give their bone lengths, floor and range, in any pixels.
-  // Throws an error if no bone is seen of both.
+  // Throws NoSharedBone if no bone is seen in both.
   constructor(skeleton, target, own) {
     this.indices = skeleton.indices;
     this.trunk = TRUNK.map((name) => this.indices[name]);
@@ -71,7 +73,7 @@ export class Retargeting {
     const known = own.map((pose) => this.#shownJoints(pose));
     const lengths = skeleton.bones.map((bone) => [boneLength(known, bone), boneLength(target, bone)]);
     const shared = lengths.filter(([mine, theirs]) => mine > 0 && !Number.isNaN(theirs));
-    if (!shared.length) throw new Error("no bone is seen of both people");
+    if (!shared.length) throw new NoSharedBone();
     const sum = (index) => shared.reduce((total, pair) => total + pair[index], 0);
     this.zoom = sum(1) / sum(0);
     this.ratios = lengths.map(([mine, theirs]) => (mine > 0 ? theirs / mine : this.zoom));

@@ -2,12 +2,12 @@
 
 import { Camera, CameraError } from "camera";
 import { LivePose } from "live_pose";
-import { Retargeting } from "retarget";
+import { NoSharedBone, Retargeting } from "retarget";
 
-// Of calibration: seconds with the feet in the picture, or without.
+// Of calibration: seconds with the feet in the picture, or in a row without.
 const WHOLE_SECONDS = 2.5;
 const PART_SECONDS = 6;
-const MAX_STEP = 0.2; // seconds between two poses, above which somebody was away
+const MAX_STEP = 0.2; // seconds that one pose adds at most
 const REGION_HEIGHTS = 1.25; // body heights of the region around a person
 const MIN_RATE = 8; // frames per second, below which the page says that the computer is too slow
 const MESSAGES = {
@@ -28,7 +28,7 @@ export class Webcam {
   constructor(page, { landmarks, minVisibility }) {
     this.page = page;
     this.livePose = new LivePose(page.skeleton, landmarks, minVisibility);
-    this.feet = ["l_ankle", "r_ankle"].map((name) => page.skeleton.indices[name]);
+    this.ankles = ["l_ankle", "r_ankle"].map((name) => page.skeleton.indices[name]);
     this.context = find("camera-skeleton").getContext("2d");
     this.camera = new Camera(
       find("camera-video"),
@@ -37,8 +37,9 @@ export class Webcam {
     );
     this.retargeting = null;
     find("camera-controls").hidden = false;
-    find("camera").addEventListener("click", () => (this.camera.isOpen ? this.stop() : this.start()));
-    find("camera-choice").addEventListener("change", ({ target }) => this.start(target.value));
+    const choice = find("camera-choice");
+    find("camera").addEventListener("click", () => (this.camera.isOpen ? this.stop() : this.start(choice.value)));
+    choice.addEventListener("change", () => this.start(choice.value));
     find("calibrate").addEventListener("click", () => this.calibrate());
   }
 
@@ -69,11 +70,12 @@ export class Webcam {
     this.#say(MESSAGES.stop);
   }
 
-  // Measure the person before the camera anew.
+  // Measure the person in front of the camera anew.
   calibrate() {
     this.retargeting = null;
     this.livePose.reset();
-    this.calibration = { poses: [], whole: 0, part: 0, before: null };
+    this.camera.forgetPerson();
+    this.calibration = { whole: { poses: [], seconds: 0 }, part: { poses: [], seconds: 0 }, lastSeconds: null };
     this.#showProgress(0);
   }
 
@@ -113,37 +115,40 @@ export class Webcam {
 
   #addToCalibration(keypoints, seconds) {
     const { calibration } = this;
-    const elapsed = seconds - (calibration.before ?? seconds);
-    calibration.before = seconds;
+    const elapsed = seconds - (calibration.lastSeconds ?? seconds);
+    calibration.lastSeconds = seconds;
     if (!keypoints) return this.#say(MESSAGES.nobody);
-    const isWhole = this.feet.every((joint) => this.livePose.isSeen(joint));
-    calibration.poses.push(keypoints);
-    calibration.part += Math.min(elapsed, MAX_STEP);
-    if (isWhole) calibration.whole += Math.min(elapsed, MAX_STEP);
+    const isWhole = this.ankles.every((joint) => this.livePose.isSeen(joint));
+    // Poses of a person who steps back are of other sizes.
+    if (isWhole) calibration.part = { poses: [], seconds: 0 };
+    const measured = isWhole ? calibration.whole : calibration.part;
+    measured.poses.push(keypoints);
+    measured.seconds += Math.min(elapsed, MAX_STEP);
     this.#say(isWhole ? MESSAGES.whole : MESSAGES.part);
-    this.#showProgress(Math.max(calibration.whole / WHOLE_SECONDS, calibration.part / PART_SECONDS));
+    const progress = measured.seconds / (isWhole ? WHOLE_SECONDS : PART_SECONDS);
+    this.#showProgress(progress);
+    if (progress >= 1) this.#finishCalibration(measured.poses);
   }
 
   #showProgress(progress) {
     find("camera-ring").style.setProperty("--progress", Math.min(1, progress));
     find("camera-ring").classList.toggle("done", progress >= 1);
-    if (progress >= 1) this.#finishCalibration();
   }
 
-  #finishCalibration() {
+  #finishCalibration(poses) {
     const { skeleton, trainingPoses } = this.page;
     try {
-      this.retargeting = new Retargeting(skeleton, trainingPoses, this.calibration.poses);
-    } catch {
-      this.calibrate();
-      this.#say("The camera shows no part of the body that the trained person shows.", true);
+      this.retargeting = new Retargeting(skeleton, trainingPoses, poses);
+    } catch (error) {
+      if (!(error instanceof NoSharedBone)) throw error;
+      this.#onEnd(new CameraError("The camera shows no part of the body that the trained person shows."));
     }
   }
 
   #drive(keypoints, time) {
     const { rate } = this.page;
     const isSlow = rate !== null && rate < MIN_RATE;
-    const few = `Only ${Math.round(rate)} frames per second: this computer is slow, or busy with other programs.`;
+    const few = `Only ${Math.round(rate)} frames per second: the light is dim, or this computer is slow or busy.`;
     this.#say(isSlow ? few : MESSAGES.drive);
     const pose = this.retargeting.apply(keypoints);
     return pose && this.page.drive(pose, time);
@@ -159,7 +164,6 @@ export class Webcam {
   #showCamera(isOpen) {
     find("camera-view").hidden = !isOpen;
     find("calibrate").hidden = !isOpen;
-    find("camera-choice").hidden ||= !isOpen;
     find("camera").textContent = isOpen ? "Stop" : "Camera";
     find("motion-controls").disabled = isOpen;
   }

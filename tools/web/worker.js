@@ -1,8 +1,8 @@
 // A worker that runs networks with onnxruntime-web, beside the page. A classic script, because browsers do not start
 // module workers for a page in a file.
 //
-// The first message has the runtime (`script` and `code`), `networks` (ONNX files by name) and `module`: the address
-// of a script whose `create(ort, networks, options)` returns the function that answers all further messages.
+// The first message has the runtime (`script` and `code`), `networks` (ONNX files by name), `options` and `module`: the
+// address of a script whose `create(ort, networks, options)` returns the function that answers all further messages.
 
 let answer;
 
