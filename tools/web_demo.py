@@ -127,7 +127,7 @@ def read_pose_networks(args, poses: pose_file.Poses | None) -> dict[str, bytes]:
 
 def camera_facts() -> dict:
     """How the page gets joints from landmarks, by the names that live_pose.js reads."""
-    return {"landmarks": [BLAZEPOSE.get(joint, ()) for joint in JOINTS], "minVisibility": MIN_VISIBILITY}
+    return {"landmarks": [BLAZEPOSE[joint] for joint in JOINTS], "minVisibility": MIN_VISIBILITY}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     collected = motions.collect(videos, poses, config)
     graphs = networks.export(model, *size) | pose_networks
-    page = document.build_page(facts, collected, graphs, libraries, has_camera=bool(pose_networks))
+    page = document.build_page(facts, collected, graphs, libraries)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write(args.out, page)
     cli.log(f"{args.out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")

@@ -21,16 +21,16 @@ POLICY = (
 )
 
 
-def build_page(
-    facts: dict, motions: Motions, networks: dict[str, bytes], libraries: dict[str, bytes], has_camera: bool
-) -> str:
+def build_page(facts: dict, motions: Motions, networks: dict[str, bytes], libraries: dict[str, bytes]) -> str:
     """The HTML file.
 
     Args:
-        facts: about the model, for the scripts; plain values. `title` is also that of the page.
+        facts: about the model, for the scripts; plain values. `title` is also that of the page; `camera` is
+            None for a page without one.
         networks: ONNX files by the name of their part; `pose-detector` and `pose-landmarks` for a camera.
         libraries: `runtime` and `runtime-wasm` of onnxruntime-web, and `gifenc`.
     """
+    has_camera = facts["camera"] is not None
     facts = facts | {
         "motions": motions.labels,
         "unit": motions.unit,

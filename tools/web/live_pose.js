@@ -67,7 +67,7 @@ export class LivePose {
     const mean = (axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
     const [x, y] = [mean(0), mean(1)];
     const isInside = x >= 0 && y >= 0 && x <= width && y <= height;
-    const isVisible = points.length && points.every(([, , visibility]) => visibility >= this.minVisibility);
+    const isVisible = points.every(([, , visibility]) => visibility >= this.minVisibility);
     return isInside && isVisible ? [width - x, y] : null;
   }
 

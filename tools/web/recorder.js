@@ -46,9 +46,8 @@ class Recorder {
 
   // Add the current frame.
   add(isSmooth) {
-    this.#draw(isSmooth, this.source);
-    if (this.format !== "gif") return;
-    this.frames.push({ image: createImageBitmap(this.source), isSmooth, time: performance.now() });
+    if (this.format === "webm") this.#draw(isSmooth, this.source);
+    else this.frames.push({ image: createImageBitmap(this.source), isSmooth, time: performance.now() });
   }
 
   get isFull() {

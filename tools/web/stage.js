@@ -13,6 +13,9 @@ function element(name, attributes, parent) {
   return node;
 }
 
+// A colour of values in [0, 1], for styles.
+export const cssColor = (color) => `rgb(${color.map((value) => Math.round(value * 255)).join()})`;
+
 export class Stage {
   // canvas, overlay: elements. style: see renderPose. skeleton: a Skeleton.
   // onDrag(joint, target, isFirst): a joint is dragged to [x, y]; isFirst at the start of a drag.
@@ -26,9 +29,8 @@ export class Stage {
     this.image = this.context.createImageData(canvas.width, canvas.height);
     overlay.setAttribute("viewBox", `0 0 ${style.size[0]} ${style.size[1]}`);
     this.bones = style.bones.map(({ color }) => {
-      const stroke = `rgb(${color.map((value) => Math.round(value * 255)).join()})`;
       const width = style.thickness * style.size[1] * 0.4;
-      return element("line", { class: "bone", stroke, "stroke-width": width }, overlay);
+      return element("line", { class: "bone", stroke: cssColor(color), "stroke-width": width }, overlay);
     });
     this.handles = new Map(skeleton.handles.map((joint) => [joint, this.#handle(joint)]));
     new ResizeObserver(() => this.#resizeHandles()).observe(overlay);

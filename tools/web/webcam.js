@@ -3,6 +3,7 @@
 import { Camera, CameraError } from "camera";
 import { LivePose } from "live_pose";
 import { NoSharedBone, Retargeting } from "retarget";
+import { cssColor } from "stage";
 
 // Of calibration: seconds with the feet in the picture, or in a row without.
 const WHOLE_SECONDS = 2.5;
@@ -177,7 +178,7 @@ export class Webcam {
     this.context.lineCap = "round";
     for (const { start, end, color } of this.page.skeleton.bones) {
       if (!keypoints[start] || !keypoints[end]) continue;
-      this.context.strokeStyle = `rgb(${color.map((value) => Math.round(value * 255)).join()})`;
+      this.context.strokeStyle = cssColor(color);
       this.context.beginPath();
       this.context.moveTo(...keypoints[start]);
       this.context.lineTo(...keypoints[end]);
