@@ -31,7 +31,7 @@ demo: demo/data/test .venv/installed-web
 	$(BIN)/python Tester.py --save_root demo/out --ckpt demo/run/best.ckpt $(THREADS)
 	@echo "Look at demo/out/compare_seq0.gif (pose | prediction | truth | error) and at the plots in demo/run."
 	@$(BIN)/python -m tools.web_demo demo/run/best.ckpt demo/out/dancer.html --camera --title "The synthetic dancer" \
-		&& echo "Open demo/out/dancer.html in a browser. Drag a joint, or press Camera: the person follows." \
+		&& echo "Open demo/out/dancer.html in a browser. Drag a joint, or press Start camera: the person follows." \
 		|| echo "No web demo, for the reason above; everything else is complete."
 
 # The last lines list the skipped tests, with the reason.

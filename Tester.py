@@ -1,4 +1,4 @@
-"""Render the test sequences with a checkpoint, and score them where the true frames are known.
+"""Generate the test sequences with a checkpoint, and score those with ground truth.
 
     python Tester.py --DR DATA --save_root OUT --ckpt RUN/best.ckpt
 
@@ -97,7 +97,7 @@ def print_scores(videos: list[Video]) -> None:
                 log(f"    {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in scores[name].items()))
     if average := averages(videos):
         log(f"AVG: {average['psnr']:.3f}")
-        ssim = f"{average['ssim']:.4f}" if "ssim" in average else f"none below {utils.SSIM_MIN_SIDE} pixels"
+        ssim = f"{average['ssim']:.4f}" if "ssim" in average else f"n/a below {utils.SSIM_MIN_SIDE} pixels"
         log(f"SSIM: {ssim}")
 
 
@@ -119,7 +119,7 @@ def write_results(args, videos: list[Video]) -> None:
 
 
 def write_video(args, video: Video) -> None:
-    """The frames of one video as arrays, a contact sheet, and the GIFs and MP4s that the flags ask for."""
+    """Write one video's frames as .npz, a contact sheet, and the requested GIFs and MP4s."""
     root, i = args.save_root, video.number
     arrays = {"prediction": utils.to_uint8(video.prediction), "pose": video.poses}
     if video.truth is not None:

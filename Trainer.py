@@ -50,11 +50,11 @@ __all__ = ["Generate_PSNR", "VAE_Model", "kl_annealing", "kl_criterion"]
 MAX_GRAD_NORM = 1.0
 MAX_SKIPPED_IN_A_ROW = 10
 READ_INTERVAL = {"cpu": 1, "mps": 1, "cuda": 20}  # steps between reads of the losses, which wait for a GPU
-DIVERGED = "the run has diverged; its checkpoints are of earlier epochs (continue one with a lower --lr)"
+DIVERGED = "training diverged; continue from an earlier checkpoint with a lower --lr"
 
 
 class Run:
-    """A training run: the model, and everything that changes while it learns. `train` writes the run's files.
+    """A training run: model, optimizer, data and history. `train` writes the run's files.
 
     `args` are all flags, `checkpoint` is the one to continue.
     """
@@ -85,7 +85,7 @@ class Run:
         self.update = Graphed(self.training_step, enabled=is_graphed)
 
     def train(self) -> None:
-        """All epochs that are left, each with its validation, records and checkpoints."""
+        """Train the remaining epochs, with validation, logging and checkpointing."""
         if not self.start():
             return
         args = self.args
@@ -103,7 +103,7 @@ class Run:
                 return
 
     def train_epoch(self, epoch: int) -> dict:
-        """One pass over the training frames, or until the time is over; returns its record."""
+        """Train one epoch, or until the time budget runs out; returns the epoch's record."""
         args, device, budget = self.args, self.device, self.budget
         step_iterator = schedules.epoch_steps(args, budget, epoch, self.updates, self.batch_maker(epoch))
         sums, steps, seconds_before = Counter(), [], budget.seconds
@@ -122,7 +122,7 @@ class Run:
                     continue
                 latest = self.meter.read()
                 if latest.pop("skipped_in_a_row") >= MAX_SKIPPED_IN_A_ROW:
-                    raise UserError(f"{MAX_SKIPPED_IN_A_ROW} updates in a row were not finite: {DIVERGED}")
+                    raise UserError(f"{MAX_SKIPPED_IN_A_ROW} consecutive updates were not finite: {DIVERGED}")
                 sums.update(latest)
                 bar.set_postfix(summary.training_postfix(args, step, latest), refresh=False)
                 # The time advances only here: all ranks end at the same step.
@@ -137,14 +137,14 @@ class Run:
         }  # fmt: skip
 
     def batch_maker(self, epoch: int) -> Callable[[int, int, float], list[np.ndarray]]:
-        """A function from clip length, batch size and fraction of the clips to the epoch's batches."""
+        """A function `(clip length, batch size, fraction of the clips) -> batches` for this epoch."""
         ranks = {"rank": distributed.rank(), "ranks": distributed.world_size()}
         return functools.partial(self.dataset.batches, epoch, **ranks)
 
     def training_step(self, batch: ClipBatch, beta: Tensor, teacher_forcing: bool) -> None:
-        """One update, which does nothing if its gradient is not finite; `beta` is a scalar.
+        """One optimizer step, skipped if the gradient is not finite; `beta` is a scalar tensor.
 
-        Nothing here waits for the device, so CUDA can replay it as a graph.
+        It never synchronizes with the device, so it can be captured as a CUDA graph.
         """
         args = self.args
         frames, poses = (clips.to(self.device) for clips in augment(batch, args))
@@ -182,7 +182,7 @@ class Run:
         return noise, (u >= self.args.z_dropout).float()
 
     def start(self) -> bool:
-        """Prepare or complete the folder, and print the configuration; returns whether epochs are left."""
+        """Prepare or repair the folder and print the configuration; returns False if no epochs are left."""
         args = self.args
         if self.is_writer and args.resume and self.history.rows:
             # The run may have been killed while it wrote: write everything that follows from last.ckpt.
@@ -215,7 +215,7 @@ class Run:
         """history.csv and TensorBoard; plots if there was a validation."""
         self.history.write(self.args.save_root)
         if is_validated:
-            self.history.plot(self.args.save_root)
+            self.history.plot(self.args.save_root, self.args.kl_anneal_type)
 
 
 def test(args) -> None:
@@ -228,7 +228,7 @@ def test(args) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, build, train; with several GPUs, in one process each."""
+    """Train or validate; with several GPUs, launch one process per GPU."""
     with distributed.group(), contextlib.ExitStack() as stack:
         args, checkpoint = resolve_trainer(argv)
         count = 1 if args.test else num_gpus(args.device, args.gpu)

@@ -35,7 +35,7 @@ class ClipBatch(NamedTuple):
 
 @dataclass
 class Video:
-    """A video to render: its inputs, its true frames, and what a model made of it.
+    """A validation or test video: inputs, ground truth, predictions and scores.
 
     Attributes:
         number: of its test folder; None for the validation video.
@@ -61,7 +61,7 @@ class Video:
 
 
 def frames_per_second(dataset: Path) -> float:
-    """The frame rate in poses.json of a dataset; without one, that of the course."""
+    """The frame rate in the dataset's poses.json, or the course's without one."""
     try:
         fps = float(json.loads((dataset / "poses.json").read_text("utf-8"))["fps"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
@@ -73,24 +73,24 @@ def _paired_images(image_folder: Path, label_folder: Path) -> tuple[dict, dict]:
     images, labels = numbered_images(image_folder), numbered_images(label_folder)
     for number, entry in images.items():
         if number not in labels:
-            raise UserError(f"{entry.path}: has no label in {label_folder}")
+            raise UserError(f"{entry.path}: no label with this number in {label_folder}")
     for number, entry in labels.items():
         if number not in images:
-            raise UserError(f"{entry.path}: has no image in {image_folder}")
+            raise UserError(f"{entry.path}: no frame with this number in {image_folder}")
     return images, labels
 
 
 def split_shots(numbers: list[int]) -> list[np.ndarray]:
-    """The shots: runs of frames whose numbers do not jump, as indices into `numbers`.
+    """Split frames into shots (consecutive numbers); each shot is an array of indices into `numbers`.
 
-    A jump is a step that differs from the usual one, by more than 1 if the numbers are rounded times.
+    A shot ends where the step differs from the usual one (by more than 1 for timestamps in ms).
     """
     steps, usual = np.diff(numbers), usual_step(numbers)
     return np.split(np.arange(len(numbers)), np.flatnonzero(abs(steps - usual) > _tolerance(usual)) + 1)
 
 
 def usual_step(numbers: list[int]) -> float:
-    """The most frequent step between the numbers of two frames; of rounded times, the mean of such steps."""
+    """The most frequent step between frame numbers; for rounded timestamps, the mean of similar steps."""
     steps = np.diff(numbers)
     if not len(steps):
         return 1
@@ -105,9 +105,9 @@ def _tolerance(step: float) -> int:
 
 
 def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None) -> np.ndarray:
-    """The first frames of clips of `length` frames, cut end to end within each shot.
+    """Start indices of non-overlapping, back-to-back clips of `length` frames within each shot.
 
-    With `rng`, each shot is cut from a random offset, otherwise from its first frame.
+    With `rng`, the first clip of a shot starts at a random offset, otherwise at the shot's first frame.
 
     Returns:
         Indices into `numbers`, ascending.
@@ -123,7 +123,7 @@ def clip_starts(numbers: list[int], length: int, rng: np.random.Generator | None
 
 
 class ClipDataset:
-    """The training split, cut into clips anew in each epoch, by the seed and the epoch.
+    """The training split, re-cut into clips every epoch; deterministic given the seed and the epoch.
 
     Args:
         args: `DR, num_workers, frame_H, frame_W, partial, train_vi_len, clips, reference_frame, seed`.
@@ -172,7 +172,7 @@ class ClipDataset:
         """The frames of each step of an epoch: `(B, T)` indices into `frames` and `poses`.
 
         An incomplete last batch is left out, unless it is the only one. With `reference_frame` "any", frame
-        0 of each clip is drawn from its whole shot, because in a long rollout the given frame is long ago.
+        0 of each clip is drawn from its whole shot, because late in a rollout it lies far in the past.
 
         Args:
             length, fraction: see `starts`.
@@ -222,12 +222,12 @@ class ClipLoader:
 
 def _video_length(name: str, length: int, limit: int | None) -> int:
     if length < 2:
-        raise UserError(f"{name}: {length} frame, at least 2 are needed")
+        raise UserError(f"{name}: {length} frame; at least 2 are required")
     if limit is None:
         return length
     if length != limit:
         used = f"using the first {limit}" if length > limit else "using all of them"
-        log(f"{name}: {length} frames where --val_vi_len is {limit}; {used}")
+        log(f"{name}: {length} frames, but --val_vi_len is {limit}; {used}")
     return min(length, limit)
 
 
@@ -267,13 +267,13 @@ def load_test_videos(args) -> list[Video]:
     images, labels = args.DR / "test" / "test_img", args.DR / "test" / "test_label"
     names = _test_numbers(labels)
     if unpaired := [name for name in _test_numbers(images) if name not in names]:
-        raise UserError(f"{images / unpaired[0]}: has no poses, {labels / unpaired[0]} is missing")
+        raise UserError(f"{images / unpaired[0]}: no poses; {labels / unpaired[0]} is missing")
     if not names:
-        raise UserError(f"{labels}: no test sequences in it (folders 0, 1, ..)")
+        raise UserError(f"{labels}: no test sequences (expected folders 0, 1, ..)")
     videos, size, fps = [], (args.frame_H, args.frame_W), frames_per_second(args.DR)
     for name in names:
         if not (images / name).is_dir():
-            raise UserError(f"{labels / name}: has no first frame, {images / name} is missing")
+            raise UserError(f"{labels / name}: no first frame; {images / name} is missing")
         first_number, first = next(iter(numbered_images(images / name).items()))
         (first_frame,) = load_images(args.DR, f"test-img-{name}", [first], size, args.num_workers)
         entries = numbered_images(labels / name)
@@ -281,7 +281,7 @@ def load_test_videos(args) -> list[Video]:
         poses = load_images(args.DR, f"test-label-{name}", list(entries.values()), size, args.num_workers)
         numbers = list(entries)[:length]
         if first_number != numbers[0]:
-            log(f"{first.path}: used with the first pose, number {numbers[0]}")
+            log(f"{first.path}: paired with the first pose image, number {numbers[0]}")
         _log_gaps(labels / name, numbers)
         truth, source = true_frames(args, name, numbers, min(first_number, numbers[0]), usual_step(numbers))
         inputs = np.array(poses[:length]), np.array(first_frame)

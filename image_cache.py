@@ -1,6 +1,6 @@
 """Numbered image files -> one array on disk, decoded and resized once.
 
-The images of a folder are one uint8 array `(N, H, W, 3)`, so a later run starts at once and a split may be
+The images of a folder are one uint8 array `(N, H, W, 3)`, so later runs start immediately and a split may be
 larger than memory.
 """
 
@@ -84,8 +84,8 @@ def load_images(
 ) -> np.ndarray:
     """The images, uint8 `(N, H, W, 3)`, memory-mapped; decoded unless there is a current cache file.
 
-    The name of a cache file holds a digest of the files that it was made from, so an existing one is
-    complete and current. Those of former states of the same folder are removed.
+    A cache file's name contains a hash of its source files, so an existing file is complete and up to
+    date. Outdated cache files of the same folder are removed.
 
     Args:
         root: the dataset's folder.
@@ -110,7 +110,7 @@ def load_images(
                 with contextlib.suppress(PermissionError):  # on Windows, while another process reads it
                     old.unlink(missing_ok=True)
         return _open_cache(folder / file_name, shape)
-    log(f"{name}: no cache folder can be written, so images are decoded in each run")
+    log(f"{name}: no writable cache folder; images will be decoded on every run")
     array = np.empty(shape, np.uint8)
     _decode_into(array, entries, workers, name)
     return array

@@ -1,4 +1,4 @@
-"""Image files: found by the numbers in their names, decoded to RGB, and resized.
+"""Find numbered image files, decode them to RGB, and resize them.
 
 They are resized by torchvision, bilinear and antialiased, as in the course.
 """
@@ -26,7 +26,7 @@ def _folder(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such folder (a dataset has train/, val/ and test/; see README)")
     if not path.is_dir():
-        raise UserError(f"{path}: is a file, a folder was expected")
+        raise UserError(f"{path}: expected a folder, not a file")
     return path
 
 
@@ -37,7 +37,7 @@ def visible(folder: Path) -> list[os.DirEntry]:
 
 
 def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
-    """The images of a folder by the last number in their names, in that order; other files are counted."""
+    """The images of a folder, keyed and sorted by the last number in their names; ignores other files."""
     images: dict[int, os.DirEntry] = {}
     num_others, decimals = 0, {}
     for entry in visible(folder):
@@ -47,7 +47,7 @@ def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
         stem = entry.name.rpartition(".")[0]
         digits = re.findall(r"\d+", stem)
         if not digits:
-            raise UserError(f"{entry.path}: no number in the name, so its place in the video is unknown")
+            raise UserError(f"{entry.path}: no frame number in the file name")
         number = int(digits[-1])
         if decimal := re.search(r"(\d+)[.,](\d+)$", stem):
             decimals[number] = float(f"{decimal[1]}.{decimal[2]}")
@@ -56,11 +56,11 @@ def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
             raise UserError(f"{entry.path}: same number as {images[number].name}; {hint}")
         images[number] = entry
     if sorted(decimals) != sorted(decimals, key=decimals.get):
-        raise UserError(f"{folder}: decimal numbers in the names ({images[number].name}); use whole ones")
+        raise UserError(f"{folder}: decimal frame numbers ({images[number].name}); use integers")
     if not images:
-        raise UserError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder}: no images ({', '.join(SUFFIXES)})")
     if num_others:
-        _log_once(f"{folder}: {num_others} entries are not used, because they are no images")
+        _log_once(f"{folder}: ignoring {num_others} entries that are not images")
     return dict(sorted(images.items()))
 
 
@@ -106,7 +106,7 @@ def read_rgb(path: str | Path) -> Image.Image:
     except UnidentifiedImageError:
         raise UserError(f"{path}: is not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error}); copy or draw it again") from None
+        raise UserError(f"{path}: cannot decode the image ({error}); replace the file") from None
 
 
 def _decoded(path: str | Path) -> Image.Image:

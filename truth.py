@@ -1,4 +1,4 @@
-"""True frames of the test videos: numbered images, or the lines of a CSV."""
+"""Ground truth of the test videos: numbered images, or rows of a CSV file."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ MAX_OFFSET = 0.4  # of a pose from its line in a CSV, in steps
 def true_frames(
     args, name: str, numbers: list[int], first_number: int, step: float
 ) -> tuple[Tensor | None, str | None]:
-    """True frames of a test video, `(T, 3, H, W)` in [0, 1], and their source; None if there are none.
+    """Ground truth of a test video, `(T, 3, H, W)` in [0, 1], and its source; `(None, None)` without one.
 
     Images in `DR/test/test_gt/{i}` come first, with the numbers of the poses, then `GT{i}.csv` in
     `DR/Demo_Test` or `./Demo_Test`: a line per frame, channel first.
 
     Args:
         numbers: of the poses, in order.
-        first_number: of the first frame, that of the first line of a CSV.
+        first_number: number of the first frame, which the first row of a CSV holds.
         step: between the numbers of two frames.
 
     Raises:
@@ -35,10 +35,10 @@ def true_frames(
     if folder.is_dir():
         entries = numbered_images(folder)
         if missing := [number for number in numbers if number not in entries]:
-            raise UserError(f"{folder}: no true frame for pose {missing[0]} ({len(missing)} are missing)")
+            raise UserError(f"{folder}: no ground truth for pose {missing[0]} ({len(missing)} missing)")
         others = sorted(entries.keys() - set(numbers))
         if others and args.val_vi_len is None:
-            log(f"{folder}: no pose for true frame {others[0]} ({len(others)} are not used)")
+            log(f"{folder}: no pose for ground-truth frame {others[0]} (ignoring {len(others)})")
         images = load_images(args.DR, f"test-gt-{name}", list(entries.values()), size, args.num_workers)
         return to_float(images[np.searchsorted(list(entries), numbers)]), str(folder)
     for folder in (args.DR / "Demo_Test", Path("Demo_Test")):
@@ -47,10 +47,10 @@ def true_frames(
             positions = [(number - first_number) / step for number in numbers]
             rows = np.rint(positions).astype(int)
             if len(set(rows)) < len(rows) or abs(positions - rows).max() > MAX_OFFSET:
-                raise UserError(f"{path}: which line belongs to a pose is open, they are not evenly spaced")
+                raise UserError(f"{path}: cannot match rows to poses: pose numbers are not evenly spaced")
             table = _read_table(path, rows[-1] + 1, size)
             if len(table) > len(rows) and args.val_vi_len is None:
-                log(f"{path}: {len(table)} lines, {len(rows)} are used")
+                log(f"{path}: {len(table)} rows, using {len(rows)}")
             return torch.from_numpy(table[rows].reshape(len(rows), 3, *size)), str(path)
     return None, None
 
@@ -70,7 +70,7 @@ def _read_table(path: Path, length: int, size: tuple[int, int]) -> np.ndarray:
             del lines[0]
         table = np.loadtxt(lines, np.float32, delimiter=delimiter, ndmin=2, comments=None)
     except ValueError as error:
-        raise UserError(f"{path}: is not a table of numbers ({error})") from None
+        raise UserError(f"{path}: not a table of numbers ({error})") from None
     if table.shape[1] == 1 + 3 * height * width and (table[:, 0] == np.arange(len(table))).all():
         table = table[:, 1:]  # pandas numbers the lines
     if len(table) < length or table.shape[1] != 3 * height * width:
@@ -79,7 +79,7 @@ def _read_table(path: Path, length: int, size: tuple[int, int]) -> np.ndarray:
             f"of {3 * height * width} (3 x {height} x {width})"
         )
     if not ((table >= 0) & (table <= 1)).all():
-        raise UserError(f"{path}: holds values that are not numbers in [0, 1] (NaN, or 0..255?)")
+        raise UserError(f"{path}: contains NaN or values outside [0, 1] (are they 0..255?)")
     return table
 
 

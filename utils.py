@@ -230,9 +230,10 @@ def add_axes(figure: Figure, title: str, y: str, x: str = "epoch", position: int
     return axes
 
 
-def plot_losses(path: Path, rows: list[dict]) -> None:
-    """Training loss by epoch: total, MSE and KL (logarithmic)."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+def plot_losses(path: Path, rows: list[dict], annealing: str) -> None:
+    """Training loss by epoch (total, MSE and KL, logarithmic), titled with the kind of KL annealing."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure.suptitle(f"KL annealing: {annealing}")
     epochs = [row["epoch"] for row in rows]
     for i, (column, title) in enumerate(
         (("loss", "total: MSE + beta x KL"), ("mse", "MSE, summed over a clip"), ("kl", "KL"))

@@ -33,7 +33,7 @@ class Reference(NamedTuple):
     """The given first frame of each clip, which the `unet` networks see in every step."""
 
     frame: Tensor  # (B, 3, H, W)
-    features: Tensor  # its share, and that of its pose, in the first layer of the decoder fusion
+    features: Tensor  # contribution of frame and pose to the decoder fusion's first layer
 
 
 class VAE_Model(nn.Module):
@@ -95,7 +95,7 @@ class VAE_Model(nn.Module):
         batch_size, length = frames.shape[:2]
         features = self.frame_transformation(fold_time(frames))
         pose_features = self.label_transformation(fold_time(poses[:, 1:]))
-        # Split, not sliced: the gradient of a split is one concatenation, that of slices a sum of zeros.
+        # Split, not sliced: its backward is one concatenation, that of slices sums padded tensors.
         first_feature, target_features = features.split([batch_size, (length - 1) * batch_size])
         noise = None if noise is None else fold_time(noise)
         z, mu, logvar = self.Gaussian_Predictor(target_features, pose_features, noise)
@@ -113,7 +113,7 @@ class VAE_Model(nn.Module):
         return tuple(unfold_time(folded, batch_size) for folded in (predicted, mu, logvar))
 
     def reference(self, frame: Tensor, pose: Tensor, feature: Tensor | None = None) -> Reference | None:
-        """What the networks see of the first frame in every step; None for `lab`."""
+        """The reference inputs shared by all steps; None for `lab`."""
         if not self.uses_reference:
             return None
         feature = self.frame_transformation(frame) if feature is None else feature

@@ -11,7 +11,7 @@ PIXEL_CHUNK = 2**20  # pixels of the poses that are encoded at once
 
 
 class ShiftTTA:
-    """Test-time augmentation: horizontally shifted copies of images, and the mean of copies shifted back.
+    """Test-time augmentation: averages predictions for horizontally shifted copies of the input.
 
     Strided networks are not exactly shift-equivariant, so the mean over shifts has a smaller error than one
     prediction ("cycle spinning", Coifman and Donoho 1995).

@@ -1,6 +1,6 @@
-"""The `lab` architecture: the five networks of the course lab, convolutional at the frames' full resolution.
+"""The `lab` architecture: the course's five networks, with all convolutions at full resolution.
 
-Shapes: `N` images of `(C, H, W)`. The names and numbers of layers are the keys of the course's checkpoints
+Shapes are `(N, C, H, W)`. Layer names and indices match the keys of the course's checkpoints
 (docs/compatibility.md, "Networks").
 """
 

@@ -1,7 +1,7 @@
-"""Convolutions used in many time steps, whose weight gradient is computed once for all of them.
+"""Convolutions that compute their weight gradient once for all time steps.
 
-Autograd computes one term for each use and adds them. Here the inputs and output gradients of all uses are
-stacked, and one product gives the sum: equal up to rounding, with far fewer operators.
+Autograd computes one weight gradient per call and sums them. Here the inputs and output gradients of all
+calls are concatenated, and one operator computes the sum: equal up to rounding, with far fewer operators.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, whose uses within `shared_gradients` have one gradient of the weights."""
+    """`nn.Conv2d` whose weight gradient is computed once for all calls within `shared_gradients`."""
 
     uses: "Uses | None" = None
 
@@ -41,7 +41,7 @@ class Uses:
 
 
 class _Use(Function):
-    """One use: the gradient of its input at once, that of the weights later."""
+    """One call: computes the input gradient immediately and defers the weight gradient."""
 
     @staticmethod
     def forward(ctx, uses, x, weight, bias):
@@ -61,7 +61,7 @@ class _Use(Function):
 
 
 class _Parameters(Function):
-    """Weight and bias; autograd calls `backward` after that of all uses."""
+    """Weight and bias; autograd calls `backward` after that of all calls."""
 
     @staticmethod
     def forward(ctx, uses, weight, bias):
@@ -82,7 +82,7 @@ class _Parameters(Function):
 
 @contextlib.contextmanager
 def shared_gradients(*networks: nn.Module) -> Iterator[None]:
-    """Within the block, all uses of a convolution of the networks have one gradient of its weights."""
+    """Within the block, compute each convolution's weight gradient once for all its calls."""
     convolutions = [module for network in networks for module in network.modules() if type(module) is Conv2d]
     if not torch.is_grad_enabled():
         convolutions = []

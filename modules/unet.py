@@ -1,4 +1,4 @@
-"""The `unet` architecture: the five networks at several resolutions, with a tenth of the arithmetic of `lab`.
+"""The `unet` architecture: the five networks at several resolutions, with a twentieth of the FLOPs of `lab`.
 
 Images are split into patches of f x f pixels, which become channels (pixel unshuffle, Shi et al. 2016), so no
 layer works at full resolution. The decoder fusion is a U-Net (Ronneberger et al. 2015).
@@ -86,7 +86,7 @@ class Gaussian_Predictor(nn.Module):
 
 
 class UNetLevel(nn.Module):
-    """The part of the U-Net below one resolution, `levels` with it: `(N, c, h, w)` -> `(N, c, h, w)`."""
+    """The `levels` U-Net levels below this resolution: `(N, c, h, w)` -> `(N, c, h, w)`."""
 
     def __init__(self, chans: int, levels: int):
         super().__init__()
@@ -109,11 +109,11 @@ def make_levels(chans: int, levels: int) -> nn.Sequential:
 class Decoder_Fusion(nn.Module):
     """Fuses the features of previous frame, pose and reference frame with z: `(N, out_chans, h, w)`.
 
-    The reference frame, free of errors, supplies the appearance that a rollout loses; its pose shows what the
-    person hides in it. Its share of the first layer is the same in all steps (`reference_features`).
+    The error-free reference frame supplies appearance that a rollout loses; its pose shows what the person
+    occludes in it. Its contribution to the first layer is computed once per clip (`reference_features`).
 
     Args:
-        levels: resolutions of the U-Net, at least 2; the first is that of the features.
+        levels: number of U-Net resolutions, at least 2; the first is the features' resolution.
     """
 
     def __init__(self, frame_chans: int, pose_chans: int, z_chans: int, out_chans: int, levels: int = 2):

@@ -1,6 +1,6 @@
-"""How a script begins and ends: one line and an exit code for users' errors and signals.
+"""Script entry point: user errors and signals become a one-line message and an exit code.
 
-This module does not import torch: a script imports it first, and Ctrl-C works while torch loads.
+This module does not import torch, so Ctrl-C works while torch is still loading.
 """
 
 import builtins
@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def log(text: str) -> None:
-    """Print a line; a closed pipe or a full disk behind standard output does not end the run."""
+    """Print a line; ignores a broken pipe or a full disk."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
@@ -68,7 +68,7 @@ def _stop(signum, _frame):
 
 
 def prepare() -> None:
-    """Set up a script before it imports large libraries: a signal ends it with one line."""
+    """Install signal handlers and check standard streams before slow imports."""
     _HANDLERS.update({signum: signal.getsignal(signum) for signum in STOP_SIGNALS})
     _handle(_quit)
     for name in ("stdout", "stderr"):
@@ -83,7 +83,7 @@ def prepare() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main` and exit: 0; 2 after a user's error or a refusal of the system; 128 + N after signal N."""
+    """Call `main` and exit with 0, with 2 after a user or OS error, or with 128 + N after signal N."""
     _handle(_stop)
     code = USER_ERROR
     try:

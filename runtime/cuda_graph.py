@@ -1,4 +1,4 @@
-"""A computation on CUDA as one graph: recorded once, then launched as a whole."""
+"""CUDA graphs: capture a function once, then replay it with a single launch."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class Graphed:
-    """A function of tensors that costs a single launch on CUDA, after a first call.
+    """Captures a function as a CUDA graph on its first call, and replays it afterwards.
 
     The function computes on the device only: it reads no value back, and its control flow depends on none. It
     returns nothing, but writes to existing tensors. Each combination of shapes and settings has a graph; they
@@ -19,7 +19,7 @@ class Graphed:
     Args:
         function: called as `function(*inputs, **settings)`; inputs are tensors or (named) tuples of tensors
             and None, settings are plain values.
-        enabled: otherwise calls go to the function.
+        enabled: if False, run the function eagerly.
 
     Attributes:
         seconds: time of all first calls so far.
@@ -61,7 +61,7 @@ class Graphed:
             while error.__context__ is not None:  # the end of the recording has an error of its own
                 error = error.__context__
             reason = str(error).strip().split("\n")[0]
-            print(f"no CUDA graph here ({reason}): operations are launched one by one", file=sys.stderr)
+            print(f"no CUDA graph here ({reason}): running eagerly", file=sys.stderr)
         self.synchronize(device)
         self.seconds += time.perf_counter() - start
 

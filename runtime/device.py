@@ -1,4 +1,4 @@
-"""Which device a run uses, and how it computes there."""
+"""Device selection, precision, memory format and CPU threads."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide al
 
 
 def select_device(name: str | None, gpu: int) -> torch.device:
-    """The device of this process by `--device` and `--gpu`, made current; a `UserError` if it is unusable."""
+    """Select this process's device from `--device` and `--gpu`; raises `UserError` if it is unusable."""
     available, wanted = _num_available(), _parse(name)
     if gpu == 0 and wanted is None:
         log("--gpu 0: running on the CPU")
@@ -24,14 +24,14 @@ def select_device(name: str | None, gpu: int) -> torch.device:
         return wanted
     if wanted is not None and wanted.type == "mps":
         if not torch.backends.mps.is_available():
-            raise UserError(f"--device {name}: torch finds no Apple GPU; give --device cpu")
+            raise UserError(f"--device {name}: torch reports no Apple GPU; use --device cpu")
         return wanted
     if not available:
         if reason := _why_unusable():
-            raise UserError(f"torch cannot use the GPU of this machine ({reason}); or give --device cpu")
+            raise UserError(f"torch cannot use this machine's GPU ({reason}); or use --device cpu")
         if wanted is not None:
-            raise UserError(f"--device {name}: no CUDA device found; leave the flag out for the CPU")
-        log("no CUDA device found: running on the CPU")
+            raise UserError(f"--device {name}: torch reports no CUDA devices; omit the flag for the CPU")
+        log("no CUDA devices: running on the CPU")
         return torch.device("cpu")
     device = torch.device("cuda", _index(wanted, available))
     torch.cuda.set_device(device)
@@ -48,15 +48,15 @@ def _index(wanted: torch.device | None, available: int) -> int:
     """The number of this process's GPU."""
     if wanted is not None and wanted.index is not None:
         if distributed.local_world_size() > 1:
-            raise UserError(f"--device {wanted}: each process has a GPU of its own; give --device cuda")
+            raise UserError(f"--device {wanted}: each process uses its own GPU; use --device cuda")
         if wanted.index >= available:
-            raise UserError(f"--device {wanted}: there are {available} CUDA devices, counted from 0")
+            raise UserError(f"--device {wanted}: torch reports {available} CUDA devices, numbered from 0")
         return wanted.index
     index = distributed.local_rank()
     if available == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:  # a scheduler shows each process its GPU
         return 0
     if index >= available:
-        raise UserError(f"process {index} of this machine has no GPU: there are {available}")
+        raise UserError(f"no GPU for local rank {index}: torch reports {available} CUDA devices")
     return index
 
 
@@ -77,7 +77,7 @@ def num_gpus(name: str | None, gpu: int) -> int:
     if not available or gpu < 2 or (wanted and wanted.type != "cuda"):
         return 1
     if wanted and wanted.index is not None:
-        raise UserError(f"--device {name} is one GPU; give --device cuda with --gpu {gpu}")
+        raise UserError(f"--device {name} is one GPU; use --device cuda with --gpu {gpu}")
     if gpu > available:
         log(f"--gpu {gpu}: {available} found, using {available}")
     return min(gpu, available)
@@ -95,7 +95,7 @@ def _parse(name: str | None) -> torch.device | None:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device {name}: not a device; give cpu, cuda, cuda:N or mps")
+        raise UserError(f"--device {name}: not a device; use cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -140,9 +140,9 @@ def num_cores() -> int:
 
 
 def set_threads(wanted: int | None) -> None:
-    """Set torch's number of threads on the CPU: `wanted`, or one per core that the load leaves free.
+    """Set torch's number of CPU threads: `wanted`, or one per idle core.
 
-    The threads of a step wait for each other busily: two runs with more threads than cores are several times
+    Torch's threads busy-wait: two runs with more threads than cores are several times
     slower than with one thread each.
     """
     load = int(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0

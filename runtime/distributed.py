@@ -38,7 +38,7 @@ def local_world_size() -> int:
 
 
 def rank() -> int:
-    """The number of this process among all."""
+    """Global rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -48,7 +48,7 @@ def world_size() -> int:
 
 
 def launch(count: int, script: str, argv: list[str]) -> None:
-    """Run a script in `count` processes on this machine; exits like the process that failed first."""
+    """Run a script in `count` processes on this machine; exits with the first failing process's code."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -84,13 +84,13 @@ def group() -> Iterator[None]:
         except RuntimeError as error:
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
-            raise cli.UserError("lost the other ranks; the first that ended says why") from None
+            raise cli.UserError("lost the other ranks; see the error of the first rank to fail") from None
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
 def local_rank_0_first() -> Iterator[None]:
-    """The first process of a machine runs the block before the others, such as decoding the dataset."""
+    """Run the block on local rank 0 before the other ranks, for example to decode the dataset."""
     if dist.is_initialized() and local_rank():
         _barrier()
     yield
@@ -104,7 +104,7 @@ def _barrier() -> None:
 
 
 def check_same(values: list, what: str) -> None:
-    """Raise a `UserError` on a rank that has other values than rank 0, which would wait forever."""
+    """Raise a `UserError` if this rank's values differ from rank 0's, which would cause a deadlock."""
     if world_size() == 1:
         return
     own = torch.tensor([len(values), zlib.crc32(repr(values).encode())])
@@ -112,7 +112,7 @@ def check_same(values: list, what: str) -> None:
     dist.all_gather(by_rank, own)
     if not own.equal(by_rank[0]):
         counts = f"{len(values)} instead of {by_rank[0][0]}"
-        raise cli.UserError(f"other {what} than on rank 0 ({counts}); give all machines the same data")
+        raise cli.UserError(f"{what} differ from rank 0 ({counts}); use the same data on all machines")
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -160,6 +160,6 @@ def broadcast(value: float, device: torch.device) -> float:
 
 
 def draw(random: Callable[..., Tensor], batch_size: int, *shape: int, device: torch.device) -> Tensor:
-    """This rank's `(batch_size, *shape)` of the numbers that `random` (torch.rand or randn) draws for all."""
+    """This rank's slice, `(batch_size, *shape)`, of the numbers that `random` draws for all ranks."""
     drawn = random(world_size() * batch_size, *shape, device=device)
     return drawn[rank() * batch_size :][:batch_size]

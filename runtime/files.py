@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a refusal is one line with the path."""
+"""Atomic file writes; failures become one-line errors with the path."""
 
 import contextlib
 import os

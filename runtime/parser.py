@@ -48,7 +48,7 @@ class Flag:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def parse(self, value: object) -> object:
-        """Check and convert a checkpoint's value like a typed one; raises the errors of the flag's type."""
+        """Check and convert a checkpoint's value like a command-line argument; raises the same errors."""
         if value is None and self.default is None:
             return None
         if "action" in self.settings:

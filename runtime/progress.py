@@ -21,7 +21,7 @@ FORMATS = (
 class Progress(tqdm):
     """A tqdm bar in the longest form that fits the terminal.
 
-    `descriptions` stand before the bar, from the longest form to the shortest.
+    `descriptions` are alternative prefixes of the bar, from longest to shortest.
     """
 
     def __init__(self, iterable=None, descriptions: tuple[str, ...] = ("",), **settings):

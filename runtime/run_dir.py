@@ -1,4 +1,4 @@
-"""The folder that a script writes to: its lock, and what a training run leaves in it."""
+"""The output folder: locking, cleanup, and the files of a training run."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def make_writable(folder: Path, dataset: Path) -> None:
     """Create the folder, and raise an error if it cannot be written or lies inside a split of the dataset."""
     for split in ("train", "val", "test"):
         if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(dataset / split)):
-            raise UserError(f"{folder}: lies in {dataset / split}, the dataset; give another --save_root")
+            raise UserError(f"{folder}: inside the dataset ({dataset / split}); choose another --save_root")
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
 
@@ -45,16 +45,16 @@ def locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # of fcntl, and of msvcrt
             remedy = "wait until it ends, or give another --save_root"
-            raise UserError(f"{folder}: another training run writes to it; {remedy}") from None
+            raise UserError(f"{folder}: in use by another training run; {remedy}") from None
         except OSError:
-            log(f"{folder}: this file system has no locks; make sure that no other run writes to it")
+            log(f"{folder}: this file system has no locks; make sure that no other run uses the folder")
         files.remove_unfinished(folder)
         yield
 
 
 @contextlib.contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Write to a folder together with other processes; removes unfinished files if no other is writing.
+    """Share a folder with other writing processes; removes unfinished files if no other is writing.
 
     On Windows there is no shared lock, so nothing is removed.
     """
@@ -81,7 +81,7 @@ def check_empty(folder: Path) -> None:
     """Raise a `UserError` if the folder holds a training run."""
     if any(path for pattern in RUN_FILES[:2] for path in folder.glob(pattern)):
         remedy = "--resume continues it, --overwrite deletes it; or give another --save_root"
-        raise UserError(f"{folder}: holds a run; {remedy}")
+        raise UserError(f"{folder}: already contains a run; {remedy}")
 
 
 def delete_run(folder: Path, keep: Path | None) -> None:
@@ -93,7 +93,7 @@ def delete_run(folder: Path, keep: Path | None) -> None:
 
 
 def how_to_resume(args, rows: list[dict]) -> str:
-    """What a stopped run has saved, and the command that continues it; `rows` of the finished epochs."""
+    """What an interrupted run saved, and the command to resume it; `rows` are its completed epochs."""
     if not rows:
         return "no epoch was finished: start again with the same command"
     command = ["python", "Trainer.py", "--DR", str(args.DR), "--save_root", str(args.save_root), "--resume"]

@@ -42,20 +42,20 @@ TRAINING_DATA = [
     (remove("train"), "train.*no such folder"),
     (remove("val/val_img"), "val_img.*no such folder"),
     (lambda data: (shutil.rmtree(data / "train"), (data / "train").write_text("")), "train_img: no such"),
-    (remove("train/train_label/frame000003.png"), "train_img/frame000003.png: has no label"),
-    (remove("train/train_img/frame000003.png"), "train_label/frame000003.png: has no image"),
+    (remove("train/train_label/frame000003.png"), "train_img/frame000003.png: no label"),
+    (remove("train/train_img/frame000003.png"), "train_label/frame000003.png: no frame"),
     (lambda data: (data / "train/train_img/frame000005.png").write_text(""), "frame000005.png: is not an"),
     (rename("val/val_img/frame000001.png", "val/val_img/2.png"), "same number"),
-    (rename("val/val_img/frame000001.png", "val/val_img/one.png"), "one.png: no number"),
+    (rename("val/val_img/frame000001.png", "val/val_img/one.png"), "one.png: no frame number"),
 ]
 TEST_DATA = [
     (remove("test/test_img/1/frame000000.png"), "test_img/1: no images"),
-    (remove("test/test_img/1"), "test_label/1: has no first frame"),
-    (remove("test/test_label/0"), "test_img/0: has no poses"),
+    (remove("test/test_img/1"), "test_label/1: no first frame"),
+    (remove("test/test_label/0"), "test_img/0: no poses"),
     (remove("test/test_label/0", "test/test_label/1", "test/test_img/0", "test/test_img/1"), "no test seq"),
     (rename("test/test_label/1", "test/test_label/one"), "test_label/one: test sequences are"),
     (rename("test/test_label/1", "test/test_label/00"), "test_label/00?: same number as 0"),
-    (remove("test/test_gt/0/frame000002.png"), "test_gt/0: no true frame for pose 2"),
+    (remove("test/test_gt/0/frame000002.png"), "test_gt/0: no ground truth for pose 2"),
 ]
 
 

@@ -182,7 +182,7 @@ def test_gaps_and_true_frames_without_a_pose_are_printed(tmp_path, capsys):
     load_test_videos(flags(root, val_vi_len=None))
     load_validation_video(flags(root, val_vi_len=None))
     printed = capsys.readouterr().out
-    assert "test_gt/0: no pose for true frame 5 (1 are not used)" in printed
+    assert "test_gt/0: no pose for ground-truth frame 5 (ignoring 1)" in printed
     assert "val_label: no poses between 1 and 3" in printed
 
 
@@ -191,7 +191,7 @@ def test_lines_of_a_truth_csv_beyond_the_last_pose_are_printed(tmp_path, capsys)
     (root / "Demo_Test").mkdir()
     np.savetxt(root / "Demo_Test" / "GT0.csv", np.linspace(0, 1, 9)[:, None].repeat(3 * 8 * 16, axis=1))
     (video,) = load_test_videos(flags(root, val_vi_len=None))
-    assert "GT0.csv: 9 lines, 6 are used" in capsys.readouterr().out
+    assert "GT0.csv: 9 rows, using 6" in capsys.readouterr().out
     assert video.truth[5].unique().tolist() == [0.625]
 
 
@@ -210,7 +210,7 @@ def test_line_of_a_pose_in_a_csv_that_is_open_is_refused(tmp_path):
         path.rename(path.with_name(f"t{number}.png"))
     (root / "Demo_Test").mkdir()
     np.savetxt(root / "Demo_Test" / "GT0.csv", np.zeros((11, 3 * HEIGHT * WIDTH)))
-    with pytest.raises(UserError, match=r"GT0\.csv: which line"):
+    with pytest.raises(UserError, match=r"GT0\.csv: cannot match rows"):
         load_test_videos(flags(root, val_vi_len=None))
 
 
@@ -241,7 +241,7 @@ def test_poses_and_truth_are_paired_by_number(tmp_path, capsys, missing, has_csv
     left = [index for index in range(8) if index not in missing]
     assert np.array_equal(video.poses, whole.poses[left])
     torch.testing.assert_close(video.truth, whole.truth[left], rtol=0, atol=1e-6)
-    said = f"used with the first pose, number {step}" if missing == [0] else "no poses between "
+    said = f"paired with the first pose image, number {step}" if missing == [0] else "no poses between "
     assert said in capsys.readouterr().out
 
 

@@ -95,7 +95,7 @@ def test_resume_continues_to_more_epochs_and_a_finished_run_has_nothing_to_do(da
     assert checkpoint.read(tmp_path / "last.ckpt")["last_epoch"] == 1
     capsys.readouterr()
     Trainer.main(resume)
-    assert "2 epochs are done already" in capsys.readouterr().out
+    assert "already trained for 2 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("first", "second"), [("AdamW", "Muon"), ("Muon", "AdamW")])
@@ -103,7 +103,7 @@ def test_another_optimizer_starts_without_a_state_and_says_so(dataset, tmp_path,
     run(dataset, tmp_path / "run", *SMALL_RUN, f"--optim={first}")
     branch = ["--ckpt_path", str(tmp_path / "run" / "last.ckpt"), f"--optim={second}", "--num_epoch=2"]
     assert run(dataset, tmp_path / "branch", *branch, "--device=cpu")["last_epoch"] == 1
-    words = f"last.ckpt: trained with --optim {first}; {second} starts without a state"
+    words = f"last.ckpt: trained with --optim {first}; starting {second} with fresh state"
     assert words in capsys.readouterr().out
 
 
@@ -120,9 +120,9 @@ def test_checkpoint_of_the_course_is_continued_after_its_last_epoch(dataset, tmp
     torch.save(content, tmp_path / "lab.ckpt")
     flags = [*SMALL_RUN, "--ckpt_path", str(tmp_path / "lab.ckpt")]
     Trainer.main(["--DR", str(dataset), "--save_root", str(tmp_path / "done"), *flags, "--num_epoch=2"])
-    assert "2 epochs are done already" in capsys.readouterr().out
+    assert "already trained for 2 epochs" in capsys.readouterr().out
     assert run(dataset, tmp_path / "more", *flags, "--num_epoch=3")["last_epoch"] == 2
-    assert "the optimizer starts without a state" in capsys.readouterr().out
+    assert "starting with a fresh optimizer state" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("start", "per_val"), [(1, 1), (2, 3)])

@@ -126,7 +126,7 @@ def test_training_ends_after_its_minutes_with_the_schedules_at_their_ends(datase
     assert tfr[-1] < 0.5 and tfr == sorted(tfr, reverse=True)
     assert (tmp_path / f"epoch={len(history) - 1}.ckpt").exists()
     train(dataset, tmp_path, "--resume")
-    assert "0.02 minutes of training are done already" in capsys.readouterr().out
+    assert "already trained for 0.02 minutes" in capsys.readouterr().out
     more = sum(seconds) + 0.3
     longer = train(dataset, tmp_path, "--resume", f"--max_minutes={more / 60}")
     assert len(longer) > len(history) and sum(float(row["seconds"]) for row in longer) >= more
@@ -171,7 +171,7 @@ def test_background_of_the_poses_is_measured_printed_and_stored(data, dataset, t
     assert "poses on black (--pose_background)" in capsys.readouterr().out
     _, config = checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt")
     assert config.pose_background == "#000000"
-    with pytest.raises(UserError, match="has --pose_background #000000, not #ffffff"):
+    with pytest.raises(UserError, match="trained with --pose_background #000000, not #ffffff"):
         checkpoint.load_for_inference(tmp_path / "run" / "last.ckpt", pose_background="#ffffff")
     command = [
         "--ckpt_path",

@@ -103,10 +103,10 @@ def test_plots_are_drawn(tmp_path, num_epochs, num_steps):
     rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(num_epochs)]
     steps = dict.fromkeys(STEP_COLUMNS, np.linspace(0, 1, num_steps))
     curves = {"last": [20.0] * num_epochs, "best": [21.0] * num_epochs}
-    plots = {utils.plot_losses: rows, utils.plot_schedules: steps, utils.plot_psnr_by_epoch: rows,
-             utils.plot_psnr_by_frame: curves}  # fmt: skip
+    plots = {utils.plot_losses: (rows, "Cyclical"), utils.plot_schedules: (steps,),
+             utils.plot_psnr_by_epoch: (rows,), utils.plot_psnr_by_frame: (curves,)}  # fmt: skip
     for plot, values in plots.items():
-        plot(tmp_path / "a.png", values)
+        plot(tmp_path / "a.png", *values)
         with Image.open(tmp_path / "a.png") as image:
             assert image.width > 600 and len(image.convert("L").getcolors()) > 10
         (tmp_path / "a.png").unlink()

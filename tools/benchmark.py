@@ -2,8 +2,8 @@
 
     python -m tools.benchmark --save_root OUT --arch unet --device cpu --quick
 
-The product is this project's Trainer and Tester, the reference is tools/plain_reference.py; they are measured
-in turns. Written to OUT: benchmark.json (all samples), benchmark.md (the table), and without --DR a synthetic
+The product is this project's Trainer and Tester, the reference is tools/plain_reference.py; both are measured
+in turn. Written to OUT: benchmark.json (all samples), benchmark.md (the table), and without --DR a synthetic
 dataset.
 """
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runtime import cli
 
 if __name__ == "__main__":
-    cli.prepare()  # before torch, which loads for seconds
+    cli.prepare()  # before torch, which takes seconds to import
 
 import torch
 
@@ -39,12 +39,12 @@ from training import configuration
 ROOT = Path(__file__).resolve().parents[1]
 # Each architecture has its own recipe: `lab` the protocol of the course.
 RECIPES = {"unet": "--arch=unet --recipe=default", "lab": "--arch=lab --recipe=lab"}
-# Clips in order, because then both sides train on the same ones.
+# Clips in order, to train both sides on the same data.
 PROTOCOL = "--precision=auto --tta=1 --clips=in_order --tfr=0 --batch_size=2 --train_vi_len=16"
 QUICK = ["--train_vi_len=4", "--val_vi_len=10"]
 DATASET = ["--size=1024x512", "--overwrite", "--val_frames=16", "--test_frames=2", "--test_sequences=1"]
-VIDEO_LENGTH = {"cpu": 40, "mps": 40, "cuda": 630}  # of the sequences to render
-# Of the synthetic dataset: the wait for the first batch counts little.
+VIDEO_LENGTH = {"cpu": 40, "mps": 40, "cuda": 630}  # frames per rendered sequence
+# Clips in the synthetic dataset: enough to amortize the wait for the first batch.
 EPOCH_CLIPS = {"cpu": 12, "mps": 12, "cuda": 64}
 
 
@@ -77,10 +77,10 @@ def make_rows(args) -> list[Row]:
     return [
         Row(f"training step, {at_batch}, free-running", "s", "step_free"),
         Row(f"training step, {at_batch}, teacher-forced", "s", "step_forced"),
-        Row(f"an epoch, {at_batch}, data included, warm cache", "clips/s", "epoch"),
+        Row(f"epoch, {at_batch}, including data loading, warm cache", "clips/s", "epoch"),
         Row(f"rendering {NUM_VIDEOS} sequences of {args.val_vi_len} frames", "frames/s", "render"),
         Row(f"peak memory, training, {at_batch}", "MiB", "memory"),
-        Row("start-up: from process start to the third step, data excluded", "s", "start"),
+        Row("startup: from process start to the third step, excluding data loading", "s", "start"),
         Row(f"{count}, free-running", "", "operators_free"),
         Row(f"{count}, teacher-forced", "", "operators_forced"),
     ]
@@ -114,7 +114,7 @@ def write(folder: Path, about: dict, rows: list[Row]) -> str:
 def sample(side: str, flags: list[str]) -> dict[str, float]:
     """A sample of each row of a side, measured in a new process."""
     process = [sys.executable, "-m", "tools.benchmarking.measure", side, str(time.time()), *flags]
-    # In its own session, so that Ctrl-C is answered once, here.
+    # In its own session, so only this process handles Ctrl-C.
     output = children.run(process, output=True, cwd=ROOT, start_new_session=True)
     return json.loads(output.splitlines()[-1])
 
@@ -146,14 +146,14 @@ def prepare(own: argparse.Namespace, trainer_flags: list[str]) -> tuple[list[str
 
 def main(argv: list[str] | None = None) -> None:
     """Measure in turns, and write the table after each round."""
-    others = "Other flags, such as --device, are those of Trainer.py, and hold for both sides."
+    others = "Flags of Trainer.py, such as --device, are also accepted and apply to both sides."
     parser = Parser(prog="benchmark.py", description=f"Compare speed with a plain reference. {others}")
     add = parser.add_argument
     add("--save_root", type=Path, required=True, help="output folder")
     add("--DR", type=Path, help="dataset to train on; by default a synthetic one, with images of 1024x512")
     add("--arch", choices=list(RECIPES), default="lab", help="architecture of both sides")
     add("--quick", action="store_true", help="measure less, once, to check that everything works")
-    add("--rounds", type=int_range(1), help="samples per side; by default 3, with --quick 1")
+    add("--rounds", type=int_range(1), help="samples per side; by default 3, or 1 with --quick")
     own, trainer_flags = parser.parse_known_args(argv)
     flags, device = prepare(own, trainer_flags)
     args = configuration.trainer_args(flags)

@@ -1,4 +1,4 @@
-"""Processes that the tools start. They end when the tool ends; on Linux even if it is killed."""
+"""Child processes of the tools. They stop when the tool stops; on Linux, even if it is killed."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ def _end_with(parent: int) -> None:
 
 
 def run(command: list, output: bool = False, **settings) -> str:
-    """Run a program to its end. A signal that stops this tool stops it, too.
+    """Run a program and wait for it. A signal that stops this tool also stops the program.
 
     Args:
         command: its words.
@@ -41,5 +41,5 @@ def run(command: list, output: bool = False, **settings) -> str:
             raise
     if process.returncode:
         name = next((word for word in words[1:] if not word.startswith("-")), words[0])
-        raise UserError(f"{Path(name).name} ended with exit code {process.returncode}")
+        raise UserError(f"{Path(name).name} failed with exit code {process.returncode}")
     return printed or ""

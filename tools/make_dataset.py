@@ -12,8 +12,8 @@ Written to OUT, in the layout that Trainer.py reads:
     test/test_gt/0/frame000000.png ...       its true frames
     poses.json                               the keypoints of each pose image
 
-The training split has several shots, between which the frame numbers jump. All motion differs. The same flags
-give the same bytes, with any number of workers.
+The training split has several shots, with gaps in the frame numbers between them. No two shots share motion.
+The output depends only on the flags, not on --workers.
 """
 
 import sys
@@ -48,14 +48,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder to write, new or empty")
     add("--size", type=image_size, default="64x32", metavar="WxH", help="image size in pixels")
-    shots = f"in {NUM_SHOTS} shots, or fewer that have at least {MIN_SHOT_FRAMES}"
+    shots = f"in up to {NUM_SHOTS} shots of at least {MIN_SHOT_FRAMES} frames"
     add("--train_frames", type=int_range(1), default=1600, metavar="N", help=f"training frames, {shots}")
     add("--val_frames", type=int_range(1), default=630, metavar="N", help="validation frames")
     add("--test_frames", type=int_range(1), default=630, metavar="N", help="frames per test sequence")
     add("--test_sequences", type=int_range(1), default=2, metavar="N", help="number of test sequences")
     add("--seed", type=int_range(0), default=0, metavar="N", help="seed of the random motion")
     add("--workers", type=int_range(1), default=os.cpu_count() or 1, metavar="N", help="processes to use")
-    overwrite = "replace the dataset in OUT, and change nothing else there"
+    overwrite = "replace the dataset in OUT; other files are kept"
     add("--overwrite", action="store_true", help=overwrite)
     return parser.parse_args(argv)
 
@@ -91,7 +91,7 @@ def render_all(jobs: list[Job], workers: int) -> None:
     processes, reports = [], []
     try:
         # Blocked until all have started, because a new process still has this one's handlers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, cli.STOP_SIGNALS)
+        _mask_signals("SIG_BLOCK")
         for first in range(min(workers, len(jobs))):
             report, sender = multiprocessing.Pipe(duplex=False)
             process = multiprocessing.Process(target=_render_share, args=(jobs[first::workers], sender))
@@ -99,7 +99,7 @@ def render_all(jobs: list[Job], workers: int) -> None:
             sender.close()
             processes.append(process)
             reports.append(report)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, cli.STOP_SIGNALS)
+        _mask_signals("SIG_UNBLOCK")
         while reports:
             for report in wait(reports):
                 if error := report.recv():
@@ -112,6 +112,11 @@ def render_all(jobs: list[Job], workers: int) -> None:
         for process in processes:
             process.kill()
             process.join()
+
+
+def _mask_signals(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(getattr(signal, how), cli.STOP_SIGNALS)
 
 
 def _render_share(jobs: list[Job], sender: Connection) -> None:

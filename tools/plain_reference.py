@@ -1,7 +1,7 @@
 """The course's protocol as a plain loop: the baseline of tools/benchmark.py and the oracle of the tests.
 
-It processes one frame at a time in NCHW float32, reads the loss in every step, and opens and resizes each PNG
-again in every epoch. The networks are those of `modules`. Notation as in modules/cvae.py: B clips of T
+It processes one frame at a time in NCHW float32, calls `loss.item()` in every step, and reloads each PNG in
+every epoch. The networks come from `modules`. Notation as in modules/cvae.py: B clips of T
 frames, `x[t]` a frame, `p[t]` its pose.
 """
 
@@ -18,7 +18,7 @@ from runtime.cli import UserError
 
 
 class Clips(Dataset):
-    """The training split, cut end to end: item i is frames and poses of a clip, `(T, 3, H, W)` in [0, 1]."""
+    """The training split as consecutive clips: item i is (frames, poses), each `(T, 3, H, W)` in [0, 1]."""
 
     def __init__(self, args):
         self.length = args.train_vi_len
@@ -39,7 +39,7 @@ class Clips(Dataset):
 
 
 def clip_loader(args) -> DataLoader:
-    """Batches of clips, `(B, T, 3, H, W)` each of frames and poses, read by `num_workers` processes.
+    """A loader of (frames, poses) batches, each `(B, T, 3, H, W)`, with `num_workers` workers.
 
     Raises:
         UserError: there are too few frames for one batch.

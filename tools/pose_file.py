@@ -104,7 +104,7 @@ def read(path: Path) -> Poses:
             raise FileNotFoundError("no such file")
         poses = json.loads(path.read_text("utf-8-sig"))
         if tuple(poses["joints"]) != JOINTS:
-            raise ValueError("it has other joints")
+            raise ValueError("unexpected joints")
         rows = [[point or (np.nan, np.nan) for point in entry["pixels"]] for entry in poses["frames"]]
         keypoints, (width, height) = np.array(rows, float).reshape(-1, len(JOINTS), 2), poses["size"]
         if not has_person(keypoints).any():
@@ -115,7 +115,7 @@ def read(path: Path) -> Poses:
         if min(size) < 1 or len(folders) not in (0, len(keypoints)) or not 0.01 <= fps <= MAX_FPS:
             raise ValueError("size, fps or folders are wrong")
         if np.abs(np.nan_to_num(keypoints, nan=0.0)).max() > MAX_PIXELS or max(size) > MAX_PIXELS:
-            raise ValueError(f"pixels are beyond {MAX_PIXELS}")
+            raise ValueError(f"coordinates exceed {MAX_PIXELS} pixels")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a poses.json of tools.video_to_dataset ({error})") from None
     return Poses(keypoints, size, folders, fps, videos)

@@ -3,8 +3,8 @@
     python -m tools.reenact RUN/best.ckpt friend.mp4 OUT
 
 Written to OUT: reenacted.mp4 (poses and prediction side by side, with the sound of the video), reenacted.gif
-(its beginning) and reenacted_sheet.png. They have the speed and length of the driving video. The dataset of
-the trained person has the reference frame, its first test frame, and the bone lengths, in poses.json.
+(its beginning) and reenacted_sheet.png. Speed and length match the driving video. The reference frame is the
+first test frame of the trained person's dataset; its poses.json provides the bone lengths.
 Memory does not depend on the length of the video.
 """
 
@@ -65,9 +65,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     source = "a video, a poses.json, JSON of OpenPose, COCO or DWPose, or a folder of pose images"
     add("source", type=Path, metavar="SOURCE", help=source)
     add("out", type=Path, metavar="OUT", help="output folder")
-    add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
+    add("--DR", type=Path, help="dataset of the trained person; by default the one in the checkpoint")
     add("--no-fit", dest="fit", action="store_false", help="do not retarget the poses to the trained person")
-    fps = "frames per second to render, at most those of a video; by default those of the dataset"
+    fps = "output frame rate, at most the video's; by default the dataset's"
     add("--fps", type=float_range(0, exclusive=True), help=fps)
     add("--start", type=float_range(0), default=0.0, help="start in the video, in seconds")
     add("--end", type=float_range(0, exclusive=True), help="end in the video, in seconds")
@@ -109,7 +109,7 @@ def read_driver(args, fps: float, aspect: float) -> Driver:
     fps = video.sampled_fps(timeline, fps)
     shown = video.resample(timeline, fps, args.start, args.end)
     if not len(shown):
-        raise UserError(f"{args.source}: no frames in it (of --start and --end)")
+        raise UserError(f"{args.source}: no frames between --start and --end")
     keypoints = _estimated(args, timeline, shown) if keypoints is None else keypoints[shown]
     if not pose_file.has_person(keypoints).any():
         raise UserError(f"{args.source}: no person found in its {len(shown)} frames")
@@ -155,16 +155,14 @@ def pose_images(args, config) -> Poses:
         return Poses(len(entries), chunks, args.fps or dataset_fps)
     if config.pose_background != WHITE:
         colour = colour_name(config.pose_background)
-        reason = f"trained with poses on {colour}, and skeletons are drawn on white"
+        reason = f"trained with poses on {colour}, but skeletons are drawn on white"
         raise UserError(f"{args.ckpt}: {reason}; give a folder of pose images on {colour}")
     target = pose_file.read(args.DR / pose_file.NAME) if args.fit else None
     driver = read_driver(args, args.fps or dataset_fps, config.frame_W / config.frame_H)
     keypoints, source_size = driver.keypoints, driver.size
     if target:
         if missing := missing_joints(keypoints, target.keypoints):
-            cli.log(
-                f"{args.source}: never shows {', '.join(missing)}; they keep their usual place on the body"
-            )
+            cli.log(f"{args.source}: never shows {', '.join(missing)}; they stay at their usual position")
         keypoints, source_size = retarget(keypoints, target.keypoints), target.size
 
     def draw(row: np.ndarray) -> np.ndarray:
@@ -192,7 +190,7 @@ def render(model: VAE_Model, args, config, poses: Poses, beginning: list[VideoGr
     wrap_step = Graphed if device.type == "cuda" else None
     images = to_float(first_frame, device)[None], to_float(first_pose, device)[None]
     num_blank = 0
-    # One context for all chunks: a recorded graph reads the bf16 weights that it caches.
+    # One context for all chunks: the captured CUDA graph reads the bf16 weights that autocast caches.
     with (
         autocast(config.precision, device),
         Progress(total=poses.count, descriptions=("rendering",), unit="frame") as bar,
@@ -230,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     grid = replace(beginning[0], frames=np.concatenate([grid.frames for grid in beginning]))
     files.save(args.out / "reenacted_sheet.png", utils.save_sheet, grid)
     files.save(args.out / "reenacted.gif", utils.save_gif, grid)
-    cli.log(f"look at reenacted.mp4, reenacted.gif and reenacted_sheet.png in {args.out}")
+    cli.log(f"wrote reenacted.mp4, reenacted.gif and reenacted_sheet.png to {args.out}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     python -m tools.study recipe --DR DATA --save_root STUDY --max_minutes 5 --seeds 3
 
 A study is a text file with one run per line, `name: flags of Trainer.py`. Studies in tools/studies are called
-by name. Flags of Trainer.py on the command line go to every run. The same command continues a stopped study.
+by name. Flags of Trainer.py on the command line apply to every run. To continue a study, rerun the command.
 Written to STUDY: runs/NAME/seed=S (each a run of Trainer.py, with Tester.py's results in test/), study.html
-(one file, images inside) and study.md with its images.
+(one file, images embedded) and study.md with its images.
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runtime import cli
 
 if __name__ == "__main__":
-    cli.prepare()  # before torch and matplotlib, which load for seconds
+    cli.prepare()  # before torch and matplotlib, which take seconds to import
 
 from runtime import files
 from runtime.cli import UserError, log
@@ -52,7 +52,7 @@ class Job:
 def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The tool's flags, and the flags for every run."""
     # Without abbreviations, because --seed would be read as --seeds.
-    about = "Compare training runs on one page. Flags of Trainer.py on the command line go to every run."
+    about = "Compare training runs on one page. Flags of Trainer.py apply to every run."
     parser = Parser(prog="study.py", description=about, allow_abbrev=False)
     add = parser.add_argument
     add("study", help=f"{', '.join(STUDIES)}, or a text file with lines `name: flags of Trainer.py`")
@@ -96,7 +96,7 @@ def flag_names(words: list[str], where: str) -> set[str]:
     known = vars(configuration.trainer_args(["--DR=.", "--save_root=.", *words])).keys() - SET_HERE
     names = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     if wrong := sorted(names - known):
-        expected = "expected flags of Trainer.py, written in full, and none that the study sets itself"
+        expected = "expected unabbreviated flags of Trainer.py that the study does not set itself"
         raise UserError(f"{where}: --{wrong[0]}: {expected}")
     return names
 
@@ -136,7 +136,7 @@ def check_unchanged(job: Job) -> None:
         files.write(record, json.dumps(job.flags))
     begun = json.loads(record.read_text())
     if begun != list(job.flags):
-        flags = f"was begun with the flags `{shlex.join(begun)}`, not `{shlex.join(job.flags)}`"
+        flags = f"was started with the flags `{shlex.join(begun)}`, not `{shlex.join(job.flags)}`"
         raise UserError(f"{job.folder}: {flags}; delete it, or give another --save_root")
 
 
@@ -146,10 +146,10 @@ def call(script: str, *arguments) -> None:
 
 
 def complete(job: Job, args) -> FinishedRun:
-    """Train and test a run, as far as that is not done yet; a `UserError` if it fails."""
+    """Train and test a run, skipping completed steps. Raises a `UserError` on failure."""
     if not (job.folder / "test" / "results.json").is_file():  # the last file of a test
         shared = ["--DR", args.DR, *(["--device", args.device] if args.device else [])]
-        # If training is finished, --resume ends at once.
+        # If training is complete, --resume returns immediately.
         resume = ["--resume"] if (job.folder / "last.ckpt").is_file() else []
         call("Trainer.py", *shared, "--save_root", job.folder, "--seed", job.seed, *job.flags, *resume)
         checkpoint = job.folder / "best.ckpt"
@@ -173,10 +173,10 @@ def main(argv: list[str] | None = None) -> None:
         except UserError as error:
             cli.print_error(f"{job.name}, seed {job.seed}: {error}")
             continue
-        # After each run, so a stopped study shows what it has.
+        # After each run, so an interrupted study has a page, too.
         write_pages(args.save_root, args.study, finished)
     if failed := len(jobs) - len(finished):
-        raise UserError(f"{failed} of {len(jobs)} runs failed; the same command tries them again")
+        raise UserError(f"{failed} of {len(jobs)} runs failed; rerun the same command to retry them")
     log(f"the comparison is in {args.save_root / 'study.html'} and study.md")
 
 

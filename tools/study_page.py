@@ -19,11 +19,11 @@ from runtime import files
 from training.evaluate import DRIFT_FRAMES
 
 VIDEO_FRAMES = 200
-MIN_VALUES = 3  # fewer say nothing about their spread
+MIN_VALUES = 3  # fewer give no meaningful spread
 DASHES = ("-", "--", "-.", ":", (0, (8, 4)), (0, (1, 4)), (0, (8, 2, 2, 2)))
 NOTE = (
-    "Scores of best.ckpt on whole videos generated from their first frames: PSNR in dB, with three or more "
-    "seeds ± half of the 95 % confidence interval. Drift: PSNR that the last 100 frames lose against "
+    "Scores of best.ckpt on full videos, generated from the first frame: PSNR in dB; for three or more "
+    "seeds, ± half the 95 % confidence interval. Drift: PSNR loss of the last 100 frames relative to "
     "teacher-forced predictions."
 )
 # Caption, file, and plots: title, label and column of x, label of y, columns of y (solid, dashed).
@@ -34,7 +34,7 @@ FIGURES = (
         ("KL", "epoch", "KL", ["kl"]))),
     ("schedules", "schedules.png", (
         ("teacher-forcing ratio (solid), largest beta (dashed)", "epoch", "ratio, beta", ["tfr", "beta_max"]),
-        ("frames per training clip, at most", "epoch", "frames", ["clip_length_max"]),
+        ("maximum frames per training clip", "epoch", "frames", ["clip_length_max"]),
         ("learning rate", "epoch", "lr", ["lr"]))),
     ("validation PSNR, whole video", "validation.png", (
         ("validation", "epoch", "PSNR (dB)", ["val_psnr"]),
@@ -50,8 +50,8 @@ class FinishedRun:
 
     Attributes:
         annealing: `--kl_anneal_type` of the run.
-        points: of the curves: the rows of history.csv without empty cells, with the `minutes of training`
-            so far; then those of val_psnr_by_frame.csv.
+        points: points of the curves: the rows of history.csv without empty cells, with cumulative
+            `minutes of training`; then the rows of val_psnr_by_frame.csv.
         scores: the cells of the table by column, in dB except for SSIM, minutes and epochs.
         videos: the beginning of the first test sequence: `pose`, `truth` if known, and `prediction`, each
             `(T, H, W, 3)` uint8.
@@ -96,18 +96,18 @@ def _read_history(path: Path) -> list[dict[str, float]]:
 
 
 def _scores(results: dict, history: list[dict[str, float]]) -> dict[str, float]:
-    """The cells of a run in the table; what is not known is left out."""
+    """The table cells of a run; unknown values are left out."""
     scores = {"minutes": history[-1]["minutes of training"], "epochs": len(history)}
     if scored := [sequence for sequence in results["sequences"] if "psnr" in sequence]:
-        scores["test PSNR"] = results["average"]["psnr"]
-        scores |= {f"test {sequence['sequence']}": sequence["psnr"] for sequence in scored}
+        scores["PSNR"] = results["average"]["psnr"]
+        scores |= {f"sequence {sequence['sequence']}": sequence["psnr"] for sequence in scored}
     if "ssim" in results["average"]:  # small frames have none
         scores["SSIM"] = results["average"]["ssim"]
     validation = {row["epoch"]: row["val_psnr"] for row in history if "val_psnr" in row}
     scores["val, best"] = max(validation.values())
     late = [psnr for epoch, psnr in validation.items() if epoch + 1 > 0.8 * len(history)]
     if len(late) >= MIN_VALUES:
-        scores["val, spread in the last fifth"] = max(late) - min(late)
+        scores["val, range over the last 20 %"] = max(late) - min(late)
     long = [sequence for sequence in scored if len(sequence["psnr_by_frame"]) >= DRIFT_FRAMES]
     if drifts := [sequence["drift"] for sequence in long]:
         scores["drift"] = np.mean(drifts)
@@ -115,7 +115,7 @@ def _scores(results: dict, history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
-    """Mean and half of its 95 % confidence interval (Student's t).
+    """Mean and half-width of its 95 % confidence interval (Student's t).
 
     The interval is None for fewer than three values, or without scipy.
     """
@@ -159,7 +159,7 @@ def plot_curves(runs: list[FinishedRun], folder: Path) -> dict[str, Path]:
         if not any(plots[0][-1][0] in point for run in runs for point in run.points):
             continue
         figure = Figure(figsize=(15, 4.2), layout="constrained")
-        figure.suptitle(f"--kl_anneal_type {min(kinds)}" if len(kinds) == 1 else None, fontsize=9)
+        figure.suptitle(f"KL annealing: {min(kinds)}" if len(kinds) == 1 else None, fontsize=9)
         for position, (title, x, y_label, columns) in enumerate(plots, 101 + 10 * len(plots)):
             axes = utils.add_axes(figure, title, y_label, x, position)
             axes.set_yscale("log" if file_name == "losses.png" else "linear")
@@ -170,7 +170,7 @@ def plot_curves(runs: list[FinishedRun], folder: Path) -> dict[str, Path]:
 
 
 def _plot(axes, runs: list[FinishedRun], x: str, columns: list[str], with_kind: bool) -> None:
-    """A line per run and column. Colours are by name; dashes by column if there are two, else by name."""
+    """One line per run and column: colour by name; dashes by column if there are two, else by name."""
     for index, (name, group) in enumerate(by_name(runs).items()):
         label = (f"{name} ({group[0].annealing})" if with_kind else name).replace("$", r"\$")
         for run, (number, y) in itertools.product(group, enumerate(columns)):

@@ -31,7 +31,7 @@ def checked_folder(
     for file, digest in digests.items():
         path = folder / file
         if not path.is_file():
-            raise UserError(f"{path}: no such file; the folder needs {' and '.join(digests)} of {package}")
+            raise UserError(f"{path}: no such file; the folder needs {' and '.join(digests)} from {package}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise UserError(f"{path}: damaged, or not the file of {package}; delete it")
     return folder

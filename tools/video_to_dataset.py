@@ -3,8 +3,8 @@
     python -m tools.video_to_dataset me.mp4 --DR data/me
 
 Written to data/me: train, val and test in the layout that Trainer.py reads; poses.json with the keypoints of
-each frame; poses.png to look at. The last tenth of the frames is the test sequence, the tenth before it
-validation. The camera must not move. A stopped tool is continued by the same command.
+each frame; poses.png for inspection. The last tenth of the frames is the test sequence, the tenth before it
+validation. The camera must not move. After an interruption, rerun the same command to continue.
 """
 
 import sys
@@ -43,7 +43,7 @@ from tools.poses.video import Timeline
 JOINTS_LOG = ".joints.jsonl"  # joints that were estimated before a stop
 LOG_FORMAT = 2
 MIN_FRAMES = 20
-# Pixels per frame from which training is better with --recipe large, and with single clips.
+# Pixels per frame from which --recipe large, or a batch size of 1, trains better.
 LARGE_FRAME, MEDIUM_FRAME = 192 * 96, 128 * 64
 
 
@@ -55,15 +55,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--DR", type=Path, required=True, help="dataset to write, a new or empty folder")
     add("--fps", type=float_range(0, exclusive=True), default=30.0, help="frames per second to sample")
     add("--size", type=image_size, default="256x128", metavar="WxH", help="image size in pixels")
-    crop = "crop of the video, in its pixels; by default the largest one with the person in it"
+    crop = "crop in video pixels; by default the largest one that contains the person"
     add("--crop", type=_crop, metavar="LEFT,TOP,WIDTH,HEIGHT", help=crop)
-    held_out = "fraction of the frames for validation, and for the test"
+    held_out = "fraction of the frames for each of validation and test"
     add("--held_out", type=float_range(0, 0.4, exclusive=True), default=0.1, help=held_out)
     add("--start", type=float_range(0), default=0.0, help="start in each video, in seconds")
     add("--end", type=float_range(0, exclusive=True), help="end in each video, in seconds")
     add("--person", type=int_range(1, 99), default=1, help="person to track: 1 is the largest at the start")
     add("--pose_models", type=Path, metavar="FOLDER", help="pose networks to use instead of a download")
-    openpose = "JSON of OpenPose, COCO or DWPose with the poses: a folder or file per video"
+    openpose = "use poses from OpenPose, COCO or DWPose JSON: one folder or file per video"
     add("--openpose", type=Path, nargs="+", metavar="PATH", help=openpose)
     add("--overwrite", action="store_true", help="replace the dataset in the folder")
     args = parser.parse_args(argv)
@@ -90,8 +90,8 @@ def choose_frames(args, timelines: list[Timeline]) -> tuple[list[np.ndarray], fl
         chosen.append(video.sample(timeline, fps, args.start, args.end))
         total, rate = len(timeline.times), f"{timeline.fps:.4g}"
         if not len(chosen[-1]):
-            raise UserError(f"{timeline.path}: no frames in it (of --start and --end)")
-        cli.log(f"{timeline.path}: {len(chosen[-1])} of {total} frames used, {fps:.4g} of {rate} per second")
+            raise UserError(f"{timeline.path}: no frames between --start and --end")
+        cli.log(f"{timeline.path}: {len(chosen[-1])} of {total} frames used, {fps:.4g} of {rate} fps")
     return chosen, fps
 
 
@@ -118,9 +118,9 @@ def find_joints(args, timelines: list[Timeline], chosen: list[np.ndarray], log: 
 
 
 def _read_log(args, log: Path) -> list:
-    """The joints of each frame and the state of the estimator after it, that a stopped tool has found.
+    """The joints and the estimator state after each frame, as logged by an interrupted run.
 
-    If that had other videos or flags, the log starts anew.
+    If that run had other videos or flags, the log is restarted.
     """
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime) for path in args.videos]
     key = json.dumps([LOG_FORMAT, args.fps, args.start, args.end, args.person, stats])
@@ -148,7 +148,7 @@ def summary(timelines: list[Timeline], chosen: list[np.ndarray], selected: list[
         ends = [timeline.numbers[indices[gap[[0, -1]]]] for gap in runs(is_lost)]
         gaps += [f"{first}-{last} of {timeline.path.name}" for first, last in ends]
     first_gaps = ", ".join(gaps[:3]) + (", .." if len(gaps) > 3 else "")
-    others = f"; the others do not show a person from neck to hips or head ({first_gaps})" if gaps else ""
+    others = f"; in the others, neck and hips or head are not visible ({first_gaps})" if gaps else ""
     return f"{len(selected)} of {total} frames in {shots} shot{'s' if shots > 1 else ''}{others}"
 
 
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
         if not any(out.iterdir()):
             out.rmdir()
     log.unlink(missing_ok=True)
-    cli.log(f"{out}: {summary(timelines, chosen, selected)}; look at {out / 'poses.png'}")
+    cli.log(f"{out}: {summary(timelines, chosen, selected)}; check the poses in {out / 'poses.png'}")
     cli.log(f"train with: {training_command(out, args.size)}")
 
 

@@ -1,10 +1,10 @@
-"""Make a web demo: one HTML file in which a dragged skeleton or a camera drives the trained person, live.
+"""Make a web demo: one HTML file in which a draggable skeleton or a camera drives the trained person.
 
     python -m tools.web_demo RUN/best.ckpt OUT.html --camera
 
 OUT.html holds the networks, their runtime, and the motions and reference frames of the test and validation
-videos; it needs no internet and no server. The person's dataset has the keypoints in poses.json; without them
-motions are played but nothing can be dragged or driven.
+videos; it needs no internet and no server. Keypoints come from the dataset's poses.json; without it,
+motions can be played, but not edited or driven by a camera.
 """
 
 import sys
@@ -40,27 +40,27 @@ from training.options import WHITE
 
 # One prediction in fp32 per frame, as in the browser; 630 frames per motion.
 PAGE_FLAGS = {"tta": 1, "precision": "fp32", "z": "mean", "val_vi_len": 630}
-MIN_EFFECT = 2 / 255  # of z on a pixel, for the page to have a control for it
+MIN_EFFECT = 2 / 255  # of z on a pixel; below this, the page has no z slider
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = Parser(prog="web_demo.py", description="Make a page on which a skeleton drives a person.")
+    parser = Parser(prog="web_demo.py", description="Make a web demo of a trained person.")
     add = parser.add_argument
-    add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person, of --arch unet")
+    add("ckpt", type=Path, metavar="CKPT", help="checkpoint of the trained person (--arch unet only)")
     add("out", type=Path, metavar="OUT.html", help="file to write")
-    add("--DR", type=Path, help="dataset of the trained person; by default that of the checkpoint's run")
+    add("--DR", type=Path, help="dataset of the trained person; by default the one in the checkpoint")
     camera = (
         "let a camera drive the person; full: a larger pose network, more accurate and slower (default: lite)"
     )
     add("--camera", nargs="?", choices=("lite", "full"), const="lite", help=camera)
     add("--title", help="title of the page; by default the name of the video or dataset")
-    add("--packages", type=Path, metavar="FOLDER", help="files of the npm packages, instead of a download")
+    add("--packages", type=Path, metavar="FOLDER", help="folder with the npm files; skips the download")
     return parser.parse_args(argv)
 
 
 def scores(model: VAE_Model, videos: list[Video], config) -> list[str]:
-    """The PSNR of each test video with true frames, in words."""
+    """The PSNR of each test video that has ground truth, as text."""
     with_truth = [video for video in videos if video.truth is not None]
     if not with_truth:
         return []
@@ -75,12 +75,12 @@ def description(args, config, model: VAE_Model, results: list[str]) -> str:
     used = [weight for name, weight in model.named_parameters() if not name.startswith("Gaussian_Predictor")]
     parameters = sum(weight.numel() for weight in used)
     frames = len(numbered_images(args.DR / "train" / "train_img"))
-    time = "" if config.train_seconds is None else f"{config.train_seconds / 60:.1f} minutes on "
+    time = "" if config.train_seconds is None else f"for {config.train_seconds / 60:.1f} minutes "
     text = (
         f"A neural network ({parameters:,} parameters) renders this person; each frame is conditioned on the "
-        f"previous one. Training: {time}{frames:,} frames."
+        f"previous one. Trained {time}on {frames:,} frames."
     )
-    return text + (f" PSNR from the first frame and the poses: {', '.join(results)}." if results else "")
+    return text + (f" PSNR given the first frame and the poses: {', '.join(results)}." if results else "")
 
 
 def uses_z(model: VAE_Model, video: Video, config) -> bool:
@@ -91,14 +91,14 @@ def uses_z(model: VAE_Model, video: Video, config) -> bool:
 
 
 def read_poses(dataset: Path, pose_background: str) -> pose_file.Poses | None:
-    """The dataset's poses.json; None if there is none with folders, or the page cannot draw its poses."""
+    """The dataset's poses.json; None if it is missing, lists no folders, or cannot be drawn."""
     if pose_background != WHITE:
-        cli.log(f"{dataset}: its poses are not on white, so nothing can be dragged")
+        cli.log(f"{dataset}: its pose images are not on white, so joints cannot be dragged")
         return None
     path = dataset / pose_file.NAME
     poses = pose_file.read(path) if path.exists() else None
     if poses is None or not poses.folders:
-        cli.log(f"{dataset}: no {pose_file.NAME} with the folders of the images, so nothing can be dragged")
+        cli.log(f"{dataset}: no {pose_file.NAME} with image folders, so joints cannot be dragged")
         return None
     return poses
 
@@ -114,7 +114,7 @@ def read_libraries(folder: Path | None) -> dict[str, bytes]:
 
 
 def read_pose_networks(args, poses: pose_file.Poses | None) -> dict[str, bytes]:
-    """The networks for a camera, if it is wanted and there are poses to drive."""
+    """The pose networks by name; empty without --camera."""
     if args.camera is None:
         return {}
     if poses is None or not len(poses.of_folder("train/train_label")):
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     pose_networks = read_pose_networks(args, poses)
     facts = {
         "title": args.title
-        or f"The person of {', '.join(poses.videos if poses else ()) or args.DR.resolve().name}",
+        or f"Person from {', '.join(poses.videos if poses else ()) or args.DR.resolve().name}",
         **motions.drawing_style(poses, size),
         "fps": videos[0].fps,
         "latent": model.latent_shape(*size),

@@ -1,6 +1,6 @@
 """The background of each shot of a video with a static camera.
 
-Each pixel is the median over the frames whose pose is not near it, which excludes the person.
+Each pixel is the temporal median over the frames in which no pose is near it, to exclude the person.
 """
 
 import numpy as np
@@ -79,7 +79,7 @@ def shot_background(frames: np.ndarray, poses: np.ndarray, pose_background: str)
 def estimate_backgrounds(
     frames: np.ndarray, poses: np.ndarray, shots: list[np.ndarray], pose_background: str
 ) -> np.ndarray:
-    """The background of each shot; what a shot never shows is taken from another with the same background.
+    """The background of each shot, with holes filled from other shots of the same background.
 
     Args:
         frames, poses: uint8 `(N, H, W, 3)`.

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code; loading a model; resuming a run.
+"""Checkpoints: atomic saving, safe loading, models for inference, and resuming a run.
 
 Keys of the course: `state_dict, optimizer, lr, tfr, last_epoch` (the last finished epoch). Beside them:
 `format_version, args, step, history, rng` (docs/compatibility.md, "Checkpoint").
@@ -41,7 +41,7 @@ def load_for_inference(
 
     Args:
         path: a checkpoint of this project or of the course.
-        overrides: flags of Tester.py that replace those of the checkpoint, such as `tta=1`.
+        overrides: flags of Tester.py that override the checkpoint's values, such as `tta=1`.
 
     Returns:
         The model in eval mode on `device`; and every flag of Tester.py, with `last_epoch`, `last_lr` and
@@ -77,14 +77,14 @@ def read(path: Path) -> dict:
     except PermissionError:
         raise
     except Exception as error:  # the unpickler raises errors of any kind for arbitrary bytes
-        raise UserError(f"{path}: not loaded: {_why_not_loaded(path, error)}") from None
+        raise UserError(f"{path}: cannot load: {_why_not_loaded(path, error)}") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint")
     if not is_own(checkpoint):
         return course_checkpoint.converted(path, checkpoint)
     version = checkpoint["format_version"]
     if not isinstance(version, int) or version not in (1, FORMAT_VERSION):
-        raise UserError(f"{path}: written by a newer version of this program")
+        raise UserError(f"{path}: written by a newer version of this project")
     check_types(path, checkpoint)
     checkpoint["args"].setdefault("pose_background", options.WHITE)  # former versions assumed it
     return upgraded(path, checkpoint) if version == 1 else checkpoint
@@ -93,9 +93,9 @@ def read(path: Path) -> dict:
 def _why_not_loaded(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         if file.read(2) not in (b"PK", b"\x80\x02"):  # of a zip file, and of a pickle of protocol 2
-            return "torch.save did not write it, at least not with its default settings"
+            return "not written by torch.save with its default settings"
     if name := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"{name[1]} in it may run code; save the state_dict only"
+        return f"contains {name[1]}, which may run code; save only the state_dict"
     if "Unsupported operand" in str(error):
         return "damaged, or saved with another pickle_protocol than torch.save's default"
     if isinstance(error, pickle.UnpicklingError):
@@ -105,7 +105,7 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
 
 
 def write(path: Path, checkpoint: dict) -> None:
-    """Save a checkpoint, whole or not at all."""
+    """Save a checkpoint atomically."""
     # torch.save reports a full disk as a RuntimeError without a cause; writing bytes raises an OSError.
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
@@ -118,10 +118,10 @@ def is_own(checkpoint: dict) -> bool:
 
 
 def load_weights(model: nn.Module, path: Path, checkpoint: dict) -> None:
-    """Load a checkpoint's weights if they fit; of one of the course, print what is left out."""
+    """Load a checkpoint's weights if they match; logs the ignored entries of a course checkpoint."""
     if left_out := checkpoint.get("left_out"):
         more = f" and {len(left_out) - MAX_NAMES} more" if len(left_out) > MAX_NAMES else ""
-        log(f"{path}: a checkpoint of the course; left out: {', '.join(left_out[:MAX_NAMES])}{more}")
+        log(f"{path}: course checkpoint; ignoring {', '.join(left_out[:MAX_NAMES])}{more}")
     check_weights(path, checkpoint["state_dict"], model.state_dict())
     model.load_state_dict(checkpoint["state_dict"])
 
@@ -132,7 +132,7 @@ def _resolve(groups: dict, cli_args: dict, path: Path, checkpoint: dict) -> argp
     for name in options.WEIGHT_FLAGS:
         if name in cli_args and cli_args[name] != checkpoint_args.get(name, cli_args[name]):
             values = f"{checkpoint_args[name]}, not {cli_args[name]}"
-            raise UserError(f"{path}: has --{name} {values}; leave the flag out")
+            raise UserError(f"{path}: trained with --{name} {values}; omit the flag")
     args = configuration.resolve(groups, cli_args, checkpoint_args)
     args.ckpt_path = path
     return args
@@ -143,15 +143,15 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
     cli_args = vars(options.parser(options.TRAINER).parse_args(argv))
     path, resume = cli_args.get("ckpt_path"), cli_args.get("resume")
     if resume and path:
-        raise UserError("--resume and --ckpt_path name two checkpoints; give one of them")
+        raise UserError("--resume and --ckpt_path are mutually exclusive")
     if cli_args.get("test") and not path:
         raise UserError("--test needs --ckpt_path, the checkpoint to validate")
     if cli_args.get("overwrite") and (resume or cli_args.get("test")):
-        raise UserError("--overwrite deletes the run in --save_root, but --resume and --test need or keep it")
+        raise UserError("--overwrite cannot be combined with --resume or --test")
     if resume:
         path = cli_args["save_root"] / "last.ckpt"
         if not path.is_file():
-            raise UserError(f"{path}: nothing to resume there; leave out --resume to start a run")
+            raise UserError(f"{path}: not found; omit --resume to start a new run")
     checkpoint = read(path) if path else None
     if checkpoint is None:
         args = configuration.resolve(options.TRAINER, cli_args)
@@ -161,7 +161,7 @@ def resolve_trainer(argv: list[str] | None) -> tuple[argparse.Namespace, dict | 
     for name in ("optim", "seed") if resume else ():
         former = checkpoint["args"].get(name, getattr(args, name)) if is_own(checkpoint) else None
         if getattr(args, name) != former:
-            remedy = "--ckpt_path with another --save_root starts a branch with another"
+            remedy = "to change it, continue from --ckpt_path in a new --save_root"
             raise UserError(f"--{name} {getattr(args, name)}: the run has {former}; {remedy}")
     return args, checkpoint
 
@@ -217,15 +217,15 @@ class Checkpoints:
     def restore(self, path: Path, checkpoint: dict) -> tuple[int, int]:
         """Continue from a checkpoint that `read` returned; returns the next epoch and the number of updates.
 
-        A checkpoint of the course has only weights and an epoch. The state of another optimizer than
-        `--optim`, and of random generators of another `--seed`, are left out.
+        A checkpoint of the course has only weights and an epoch. The optimizer state is ignored if
+        `--optim` differs, and the RNG state if `--seed` differs.
 
         Raises:
             UserError: the checkpoint does not fit the run, or is damaged.
         """
         load_weights(self.model, path, checkpoint)
         if not is_own(checkpoint):
-            log(f"{path}: in the course's format; the optimizer starts without a state")
+            log(f"{path}: course checkpoint; starting with a fresh optimizer state")
             epoch = checkpoint["last_epoch"]
             return 0 if epoch is None else epoch + 1, 0
         try:
@@ -241,7 +241,7 @@ class Checkpoints:
             check_optimizer(path, checkpoint["optimizer"], self.optimizer)
             load_optimizer(self.optimizer, checkpoint["optimizer"])
         else:
-            log(f"{path}: trained with --optim {former}; {self.args.optim} starts without a state")
+            log(f"{path}: trained with --optim {former}; starting {self.args.optim} with fresh state")
         self.history.load_state_dict(checkpoint["history"])
         if flags.get("seed", self.args.seed) == self.args.seed:
             torch.set_rng_state(checkpoint["rng"]["cpu"])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from runtime.cli import UserError
 
-# Weights beyond this belong to a run that has diverged; those of a good one stay under 100.
+# Larger weights mean divergence; in good runs they stay below 100.
 MAX_WEIGHT = 1e4
 
 
@@ -20,12 +20,12 @@ def check_types(path: Path, checkpoint: dict) -> None:
     """Refuse a checkpoint of this project that lacks weights or flags, or has an entry of a wrong type."""
     for name, kind in (REQUIRED_TYPES | OPTIONAL_TYPES).items():
         if (name in checkpoint or name in REQUIRED_TYPES) and not isinstance(checkpoint.get(name), kind):
-            raise UserError(f"{path}: damaged, its {name} is missing or of a wrong type")
+            raise UserError(f"{path}: damaged: {name} is missing or has the wrong type")
     if any(checkpoint.get(name, 0) < 0 for name in ("last_epoch", "step")):
-        raise UserError(f"{path}: damaged, its last_epoch or step is negative")
+        raise UserError(f"{path}: damaged: last_epoch or step is negative")
     rows = checkpoint.get("history", {}).get("rows", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_time(row) for row in rows):
-        raise UserError(f"{path}: damaged, its history is of a wrong type")
+        raise UserError(f"{path}: damaged: history has the wrong type")
 
 
 def _is_time(row: dict) -> bool:
@@ -40,7 +40,7 @@ def _fits(value: object, expected: Tensor) -> bool:
 
 
 def check_weights(path: Path, weights: dict, own: dict[str, Tensor]) -> None:
-    """Refuse weights with other names, shapes or dtypes than the model's, or of a run that has diverged.
+    """Reject weights whose names, shapes or dtypes differ from the model's, or that have diverged.
 
     Args:
         own: the model's `state_dict`.
@@ -54,11 +54,11 @@ def check_weights(path: Path, weights: dict, own: dict[str, Tensor]) -> None:
             expected = f"{list(tensor.shape)} and {tensor.dtype}"
             raise UserError(f"{path}: {name} is not a tensor of shape {expected}; {hint}")
     if problem := find_divergence(weights):
-        raise UserError(f"{path}: {problem}: the run that wrote it has diverged; use an earlier checkpoint")
+        raise UserError(f"{path}: {problem}: its run diverged; use an earlier checkpoint")
 
 
 def find_divergence(weights: dict[str, Tensor]) -> str | None:
-    """What is wrong with the weights of a model that has diverged; None for a good one."""
+    """Describe non-finite or exploding weights; None if there are none."""
     for name, tensor in weights.items():
         # Written so that NaN counts, too.
         if "running" in name and not tensor.abs().max() < math.inf:
@@ -71,7 +71,7 @@ def find_divergence(weights: dict[str, Tensor]) -> str | None:
 
 
 def check_optimizer(path: Path, state: dict, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse the state of an optimizer that does not fit: a fused update would write beyond a tensor.
+    """Reject optimizer state that does not match: a fused update would write out of bounds.
 
     Args:
         optimizer: a new one of the same kind.
@@ -80,10 +80,10 @@ def check_optimizer(path: Path, state: dict, optimizer: torch.optim.Optimizer) -
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     num_groups = len(state["param_groups"])
     if num_groups != len(optimizer.param_groups) or numbers != list(range(len(parameters))):
-        raise UserError(f"{path}: optimizer param_groups are not those of this model")
+        raise UserError(f"{path}: optimizer param_groups do not match this model")
     for number, moments in state["state"].items():
         parameter = parameters[number]
         names = optimizer.moments(parameter) if hasattr(optimizer, "moments") else ("exp_avg", "exp_avg_sq")
         expected = {"step": torch.zeros(()), **dict.fromkeys(names, parameter)}
         if moments.keys() != expected.keys() or not all(_fits(moments[n], expected[n]) for n in expected):
-            raise UserError(f"{path}: the optimizer state of parameter {number} does not fit this model")
+            raise UserError(f"{path}: the optimizer state of parameter {number} does not match this model")

@@ -22,7 +22,7 @@ def resolve(
     """
     is_new, checkpoint_args = checkpoint_args is None, dict(checkpoint_args or {})
     if {"num_epoch", "max_minutes"} <= cli_args.keys():
-        raise UserError("--num_epoch and --max_minutes both say when training ends; give one of them")
+        raise UserError("--num_epoch and --max_minutes are mutually exclusive")
     if "num_epoch" in cli_args:
         checkpoint_args.pop("max_minutes", None)
     flags = {flag.dest: flag for group in groups.values() for flag in group}
@@ -36,7 +36,7 @@ def resolve(
     own = checkpoint_args.get("recipe")
     recipe = cli_args.get("recipe") or own or "default"
     if own and recipe != own:
-        raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; give single flags instead")
+        raise UserError(f"--recipe {recipe}: the checkpoint has --recipe {own}; set single flags instead")
     if not is_new and inherited.get("pose_background") is None:
         inherited["pose_background"] = WHITE  # the course has no others
     values = {name: None if flag.default is REQUIRED else flag.default for name, flag in flags.items()}
@@ -57,7 +57,7 @@ def _from_checkpoint(flag: Flag, value: object) -> object:
 
 
 def require_dataset(args: argparse.Namespace, is_given: bool) -> None:
-    """Raise a `UserError` without --DR, unless the checkpoint names a dataset that is there.
+    """Raise a `UserError` unless --DR is given or the checkpoint's dataset exists.
 
     Args:
         is_given: --DR is on the command line.
@@ -65,11 +65,11 @@ def require_dataset(args: argparse.Namespace, is_given: bool) -> None:
     if args.DR is None:
         raise UserError("--DR is required (--help lists all flags)")
     if not is_given and not args.DR.is_dir():
-        raise UserError(f"{args.DR}: the dataset of the checkpoint's run is not there; --DR gives another")
+        raise UserError(f"{args.DR}: the checkpoint's dataset was not found; set --DR")
 
 
 def _set_sizes(values: dict, cli_args: dict) -> None:
-    """Sizes of the networks that are not set are those of the architecture."""
+    """Set missing network sizes to the architecture's defaults."""
     arch, sizes = values["arch"], ARCHITECTURES[values["arch"]].DEFAULTS
     for name in MODEL_FLAGS[1:]:
         if name not in sizes and name in cli_args:
@@ -77,7 +77,7 @@ def _set_sizes(values: dict, cli_args: dict) -> None:
         value = values[name] if name in sizes else None
         values[name] = sizes.get(name) if value is None else value
     if (values["patch_size"] or 1) >= max(values["frame_H"], values["frame_W"]):
-        raise UserError(f"--patch_size {values['patch_size']} leaves nothing of a frame as small as this")
+        raise UserError(f"--patch_size {values['patch_size']} must be smaller than the frame")
 
 
 def trainer_args(argv: list[str] | None = None) -> argparse.Namespace:

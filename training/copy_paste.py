@@ -1,6 +1,6 @@
-"""Copy-paste augmentation: the person is cut out of a clip and pasted over the same background.
+"""Copy-paste augmentation: moves and rescales the person over the shot's background.
 
-After Dwibedi et al. 2017 and Ghiasi et al. 2021; masks are differences from the shot's background.
+After Dwibedi et al. 2017 and Ghiasi et al. 2021; masks come from background subtraction.
 """
 
 import torch
@@ -71,7 +71,7 @@ def _paste(frames: Tensor, drawing: Tensor, background: Tensor) -> tuple[Tensor,
 
 
 def person_masks(frames: Tensor, drawing: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the person or their shadow changes the background, and where they hide it.
+    """Soft masks of the person with their shadow, and of the opaque person.
 
     Two masks `(B, T, 1, H, W)` in [0, 1], of clips `(B, T, 3, H, W)` and backgrounds `(B, 1, 3, H, W)`.
     """

@@ -1,6 +1,6 @@
 """Checkpoints of the course, as its students save them, converted to what this project reads.
 
-Their weights may stand under any entry, in any precision, and with the prefixes of wrappers; other entries
+Weights may be under any key, in any precision, and with wrapper prefixes (`module.`); other entries
 hold flags, losses, or other networks.
 """
 
@@ -77,8 +77,8 @@ def _named(function: Callable, name: str) -> Callable:
 def converted(path: Path, content: dict) -> dict:
     """A checkpoint of the course as a dict of `state_dict, args, lr, tfr, last_epoch, left_out`.
 
-    `args` are the flags to render with, with the sizes of the networks; `left_out` names what is not used. Of
-    several copies of the weights the first is used that is no average or former state.
+    `args` are the flags to render with, with the sizes of the networks; `left_out` lists ignored entries.
+    If there are several copies of the weights, the first that is not an average or an older state is used.
 
     Raises:
         UserError: it has no weights of the course's networks.
@@ -95,7 +95,7 @@ def converted(path: Path, content: dict) -> dict:
     keys = (*KEYS, *FLAG_ENTRIES)
     values = {key: next((e[key] for e in reversed(entries) if key in e), None) for key in keys}
     flags = {}
-    for key in reversed(FLAG_ENTRIES):  # that of the course wins
+    for key in reversed(FLAG_ENTRIES):  # the course's entry wins
         flags |= values[key] if isinstance(values[key], dict) else getattr(values[key], "__dict__", {})
     sides = {name: _last_number(flags[name]) for name in ("frame_H", "frame_W") if name in flags}
     frame_size = {name: int(side) for name, side in sides.items() if side and side >= MIN_SIDE}

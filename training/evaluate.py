@@ -1,4 +1,4 @@
-"""Videos rendered with a model and scored against their true frames: validation and test."""
+"""Validation and test: generates videos and scores them against ground truth."""
 
 from dataclasses import replace
 
@@ -98,10 +98,10 @@ def validate(model: VAE_Model, video: Video, args, epoch: int, lr: float, write_
 
 
 def score_drift(model: VAE_Model, videos: list[Video], args) -> None:
-    """PSNR of teacher-forced predictions, and the drift: what the rollout loses against them at its end.
+    """Score teacher-forced PSNR, and drift: how much lower the rollout's PSNR is at the end of the video.
 
     Both have the same z. The drift is the loss over the last `DRIFT_FRAMES` frames; a shorter video has none.
-    `videos` are those of `render`; those without a truth get no score.
+    `videos` come from `render`; videos without ground truth get no score.
     """
     device = next(model.parameters()).device
     for index, video in enumerate(videos):
@@ -126,7 +126,7 @@ def score_drift(model: VAE_Model, videos: list[Video], args) -> None:
 
 
 def score_pose_dropout(model: VAE_Model, videos: list[Video], args) -> None:
-    """What PSNR loses (z = 0) if a fraction of the poses is blank: over all frames, and over these.
+    """Score the PSNR loss (z = 0) from blanking a fraction of poses, over all and over blanked frames.
 
     `videos` have their truth.
     """
@@ -151,7 +151,7 @@ def score_pose_dropout(model: VAE_Model, videos: list[Video], args) -> None:
 
 
 def posterior_use(model: VAE_Model, video: Video) -> dict:
-    """How much the posterior uses z: active units, all units, and the KL per frame in nats.
+    """Posterior statistics: active units, total units, and KL per frame in nats.
 
     A unit (a channel at a position) is active if its posterior mean has a variance over the frames of more
     than 0.01 (Burda et al. 2016, section 2).
@@ -169,7 +169,7 @@ def posterior_use(model: VAE_Model, video: Video) -> dict:
 
 
 def score_samples(model: VAE_Model, videos: list[Video], args) -> None:
-    """PSNR with z = 0, with one sample of z, best and mean of `args.samples`; the use of z; some samples.
+    """Score z = 0, one sample of z, and best and mean of `args.samples`; adds posterior statistics.
 
     `videos` have their truth.
     """

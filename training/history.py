@@ -59,7 +59,7 @@ class History:
         self._branch_point = state.get("branch_point", 0)
 
     def branch(self) -> None:
-        """Start another run after the last row, which is the first that counts for the best epoch."""
+        """Branch a new run off the last row; earlier rows no longer count for the best epoch."""
         self._branch_point = len(self.rows) - 1
         self.psnr_by_frame.pop("best", None)
         if self.last_is_best():
@@ -98,9 +98,9 @@ class History:
         files.write(folder / "val_psnr_by_frame.csv", _csv(("frame", "last", "best"), frames))
         self._log_to_tensorboard(folder / "tensorboard")
 
-    def plot(self, folder: Path) -> None:
-        """Write the plots of the run."""
-        files.save(folder / "losses.png", utils.plot_losses, self.rows)
+    def plot(self, folder: Path, annealing: str) -> None:
+        """Write the plots of the run; `annealing` is its `--kl_anneal_type`."""
+        files.save(folder / "losses.png", utils.plot_losses, self.rows, annealing)
         if len(self.steps):  # old checkpoints have none
             schedules = dict(zip(STEP_COLUMNS, self.steps.T, strict=True))
             files.save(folder / "schedules.png", utils.plot_schedules, schedules)
@@ -108,7 +108,7 @@ class History:
         files.save(folder / "val_psnr_by_frame.png", utils.plot_psnr_by_frame, self.psnr_by_frame)
 
     def _log_to_tensorboard(self, folder: Path) -> None:
-        """Log the new rows. The first call logs all, and TensorBoard discards those of former processes."""
+        """Log the new rows. The first call logs all rows; TensorBoard discards earlier processes' copies."""
         if self._tensorboard is None:
             try:
                 # Imported here: it takes a second.

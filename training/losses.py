@@ -24,8 +24,8 @@ def reconstruction(frame_mse: Tensor, all_frame_mse: Tensor, kind: str) -> Tenso
         frame_mse: MSE of each frame, `(B, T-1)`.
         all_frame_mse: the same of all ranks, without gradients.
         kind: "mse", or "log_mse": a frame's weight is the mean MSE divided by its own MSE, at most
-            `MAX_FRAME_WEIGHT`, normalized to a mean of 1. Its gradient has the direction of that of the mean
-            PSNR, and of an ELBO with one optimal decoder variance per frame.
+            `MAX_FRAME_WEIGHT`, normalized to a mean of 1. Its gradient is parallel to the mean PSNR's, and to
+            an ELBO's with one optimal decoder variance per frame.
     """
     num_steps = frame_mse.shape[1]
     if kind == "mse":
@@ -55,7 +55,7 @@ def kl(
 
 
 def kl_scale(reduction: str, all_frame_mse: Tensor, values_per_frame: int) -> Tensor | float:
-    """1 for the "sum" over z; for "elbo" the scale at which beta = 1 is the evidence lower bound.
+    """KL scale: 1 for "sum"; for "elbo", the factor that makes beta = 1 the evidence lower bound.
 
     For a decoder N(predicted, s^2 I) of D values per frame, the negative ELBO times 2 s^2 / D is
     MSE + (2 s^2 / D) * KL, and the optimal s^2 is the MSE itself (Rybkin et al. 2021, optimal sigma-VAE).

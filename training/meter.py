@@ -10,7 +10,7 @@ class Meter:
     """Running sums of training statistics on a device; only `read` waits for the device."""
 
     def __init__(self, device: torch.device):
-        # Since the last read: loss, mse and kl of the finite updates, their number, and that of the others.
+        # Since the last read: sums of loss, mse and kl over finite updates, and the counts of both kinds.
         self._sums = torch.zeros(5, device=device)
         # Skipped updates in a row: now, and the longest row so far.
         self._in_a_row = torch.zeros(2, device=device)

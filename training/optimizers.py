@@ -1,4 +1,4 @@
-"""Optimizers: Adam, AdamW, and Muon, whose updates of a weight are equally large in all directions."""
+"""Optimizers: Adam, AdamW, and Muon (orthogonalized momentum)."""
 
 import math
 from collections import defaultdict
@@ -10,14 +10,14 @@ from torch.nn.functional import pad
 # Newton-Schulz iteration towards singular values of 1 (Jordan et al. 2024): its coefficients and its length.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-SIZE_STEP = 32  # shorter sides are padded to a multiple of this; those of equal size are one batch
+SIZE_STEP = 32  # shorter sides are padded to a multiple of this; equal sizes form one batch
 MOMENTUM = 0.95
 # Root mean square of an update at a learning rate of 1, as AdamW's is (Liu et al. 2025, section 2.2).
 UPDATE_RMS = 0.2
 
 
 def orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
-    """For each matrix the nearest one whose singular values are all 1, to within about 30 %.
+    """Approximately orthogonalize each matrix: singular values become 1, to within about 30 %.
 
     The iteration is x <- p x with p = a + b g + c g^2 and g = x x^T. It works on g and the product of all p,
     which are as small as the shorter side of x.
@@ -127,5 +127,5 @@ def step_if_finite(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Restore the moments of another optimizer of the same kind, possibly from another device."""
-    own = optimizer.state_dict()["param_groups"]  # settings such as `fused` are those of this device
+    own = optimizer.state_dict()["param_groups"]  # settings such as `fused` depend on this device
     optimizer.load_state_dict(state | {"param_groups": own})

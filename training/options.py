@@ -1,6 +1,6 @@
 """Every flag of Trainer.py and Tester.py, declared once, and the recipes.
 
-The defaults are those of the default recipe; training/configuration.py gives each flag its value.
+Defaults are the default recipe's; training/configuration.py resolves each flag's value.
 """
 
 import argparse
@@ -49,26 +49,26 @@ POSITIVE, FRACTION, PART = (
 
 
 def _size(name: str, help: str, **settings) -> Flag:
-    """A flag whose default is that of the architecture."""
+    """A flag whose default depends on the architecture."""
     sizes = {arch: networks.DEFAULTS.get(name.lstrip("-")) for arch, networks in ARCHITECTURES.items()}
     text = ", ".join(f"{size} for {arch}" for arch, size in sizes.items() if size is not None)
     return Flag(name, None, f"{help} (default: {text})", **settings)
 
 
 DATASET = Flag(
-    "--DR", None, "dataset root: folder with train, val and test; by default that of the checkpoint's run",
+    "--DR", None, "dataset root with train, val and test; by default the checkpoint's",
     type=Path,
 )  # fmt: skip
 IMAGES = (
-    Flag("--num_workers", 4, "threads that decode images, once per dataset and size", type=int_range(0, 256)),
+    Flag("--num_workers", 4, "threads that decode images for the cache", type=int_range(0, 256)),
     # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
     Flag("--frame_H", 32, "frame height; images are resized", type=int_range(4)),
     Flag("--frame_W", 64, "frame width; images are resized", type=int_range(4)),
 )
-VALIDATION = (Flag("--val_vi_len", 630, "validation video length, in frames", type=FRAMES),)
+VALIDATION = (Flag("--val_vi_len", 630, "validation video length in frames", type=FRAMES),)
 MODEL = (
     Flag(
-        "--arch", "unet", "architecture: multi-scale networks, or those of the course; sets their sizes",
+        "--arch", "unet", "architecture: multi-scale networks (unet) or the course's (lab); sets the sizes",
         choices=list(ARCHITECTURES),
     ),
     _size("--F_dim", "channels of the frame feature", type=int_range(8)),
@@ -86,46 +86,47 @@ GENERATION = (
     Flag("--fill_poses", 5, "fill gaps of up to N missing poses with the nearest pose", type=int_range(0)),
     Flag(
         "--pose_background", None, "background colour of the pose images, such as black or 808080; "
-        "by default the most frequent colour of the training poses", type=colour,
+        "by default the training poses' most frequent colour", type=colour,
     ),
     Flag(
         "--tta", 3, "test-time augmentation: number of shifted inputs to average over", type=int_range(1, 99)
     ),
     Flag(
-        "--z", "mean", "latent in generation: the prior's mean (0), or a sample", choices=["mean", "sample"]
+        "--z", "mean", "latent in generation: the prior's mean (0) or a sample of the prior",
+        choices=["mean", "sample"],
     ),
 )  # fmt: skip
 TRAINING = (
     Flag(
-        "--recipe", "default", "default values of all flags: those listed here, the course's protocol (lab), "
-        "or those for frames of about 256x128 (large)", choices=list(RECIPES),
+        "--recipe", "default", "set of default values: this list (default), the course's protocol (lab), "
+        "or frames of about 256x128 (large)", choices=list(RECIPES),
     ),
     Flag("--num_epoch", 70, "number of epochs", type=COUNT),
     Flag(
-        "--max_minutes", None, "training time in minutes, without validation, instead of --num_epoch",
+        "--max_minutes", None, "training time in minutes without validation, instead of --num_epoch",
         type=POSITIVE,
     ),
-    Flag("--batch_size", 2, "clips of --train_vi_len frames per step; more of shorter clips", type=COUNT),
-    Flag("--train_vi_len", 16, "training video length: frames per clip, at the end", type=FRAMES),
-    Flag("--start_vi_len", 3, "frames per clip at the start; clips grow to --train_vi_len", type=FRAMES),
+    Flag("--batch_size", 2, "clips per step at --train_vi_len; more while clips are shorter", type=COUNT),
+    Flag("--train_vi_len", 16, "final number of frames per training clip", type=FRAMES),
+    Flag("--start_vi_len", 3, "initial number of frames per clip; grows to --train_vi_len", type=FRAMES),
     Flag(
-        "--clips", "shuffled", "clips at random offsets and shuffled, or end to end and in order",
+        "--clips", "shuffled", "clip sampling: random offsets and shuffled, or back to back and in order",
         choices=["shuffled", "in_order"],
     ),
     Flag(
-        "--reference_frame", "any", "frame 0 in training: the clip's first frame, or any frame of its shot",
+        "--reference_frame", "any", "reference frame in training: the clip's first frame, or any of its shot",
         choices=["clip", "any"],
     ),
     Flag(
         "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
-        "rotate and shear images; move, rescale and warp the person over a fixed background",
+        "rotate and shear images; move, rescale and warp the person",
         type=subset(KINDS, RENAMED_KINDS),
     ),
-    Flag("--pose_dropout", 0.0, "fraction of poses that lose the body or a part of it", type=FRACTION),
+    Flag("--pose_dropout", 0.0, "fraction of training poses to erase, wholly or partly", type=FRACTION),
     Flag("--partial", 1.0, "fraction of the training frames to use", type=PART),
-    Flag("--fast_train", False, "use only --fast_partial of the clips at first", action="store_true"),
+    Flag("--fast_train", False, "use fewer clips (--fast_partial) in the first epochs", action="store_true"),
     Flag("--fast_partial", 0.4, "fraction of the clips with --fast_train", type=PART),
-    Flag("--fast_train_epoch", 5, "number of epochs of --fast_train", type=int_range(0)),
+    Flag("--fast_train_epoch", 5, "number of epochs with --fast_train", type=int_range(0)),
     Flag(
         "--recon_loss", "log_mse", "reconstruction loss: MSE with each frame weighted by 1 / MSE, or MSE",
         choices=["log_mse", "mse"],
@@ -134,7 +135,7 @@ TRAINING = (
     Flag("--weight_decay", 0.2, "weight decay: L2 penalty in Adam, else decoupled", type=float_range(0)),
     Flag("--lr", 0.004, "peak learning rate", type=POSITIVE),
     Flag(
-        "--lr_schedule", "cosine", "cosine to lr / 100; step: a tenth at epochs 2 and 5; or constant",
+        "--lr_schedule", "cosine", "cosine decay to lr / 100; step: x0.1 at epochs 2 and 5; or constant",
         choices=["cosine", "step", "constant"],
     ),
     Flag("--lr_warmup", 50, "steps of linear warm-up", type=int_range(0)),
@@ -142,7 +143,7 @@ TRAINING = (
 SCHEDULES = (
     Flag("--tfr", 1.0, "initial teacher-forcing ratio", type=FRACTION),
     Flag(
-        "--tfr_sde", None, "teacher-forcing start of decay: epoch from which the ratio falls; by default "
+        "--tfr_sde", None, "epoch at which the teacher-forcing ratio starts to decay; by default "
         f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
     Flag(
@@ -150,58 +151,58 @@ SCHEDULES = (
         type=FRACTION,
     ),
     Flag(
-        "--kl_anneal_type", "Cyclical", "annealing of beta, the weight of the KL term; None and without are "
+        "--kl_anneal_type", "Cyclical", "schedule of beta, the KL weight; None and without are aliases of "
         "NoKL_Annealing", type=lambda text: KL_ANNEAL_TYPES.get(text.lower(), text),
         choices=[*dict.fromkeys(KL_ANNEAL_TYPES.values())],
     ),
     Flag(
-        "--kl_anneal_cycle", None, "epochs per cycle (Fu et al. 2019 give the number of cycles instead); by "
+        "--kl_anneal_cycle", None, "length of a cycle in epochs (not the number of cycles); by "
         f"default {KL_CYCLES} cycles until {KL_END:.0%}% of the run, and beta 1 afterwards", type=COUNT,
     ),
-    Flag("--kl_anneal_ratio", 2.0, "slope of beta: 2 reaches 1 in mid-cycle", type=float_range(0)),
-    # Lower on the ELBO's scale, the posterior carries what generation cannot know (docs/results.md).
+    Flag("--kl_anneal_ratio", 2.0, "slope R: beta reaches 1 after 1/R of a cycle", type=float_range(0)),
+    # With less KL weight the posterior carries information that generation lacks.
     Flag("--kl_anneal_start", 0.3, "minimum of beta", type=FRACTION),
     Flag(
         "--kl_reduction", "elbo", "KL: summed over z, or scaled so that beta 1 is the evidence lower bound",
         choices=["sum", "elbo"],
     ),
-    # A posterior that carries much improves training frames and harms generated ones.
-    Flag("--z_dropout", 0.5, "fraction of training clips with z = 0, the prior's mean", type=FRACTION),
+    # An informative posterior lowers the training loss and harms generation, which has z = 0.
+    Flag("--z_dropout", 0.5, "fraction of training clips with z = 0", type=FRACTION),
 )  # fmt: skip
 RUN = (
     Flag("--resume", False, "continue training from last.ckpt in --save_root", action="store_true"),
-    Flag("--ckpt_path", None, "checkpoint to continue in a new --save_root, or to --test", type=Path),
+    Flag("--ckpt_path", None, "checkpoint to continue in a new --save_root, or for --test", type=Path),
     Flag("--overwrite", False, "delete the run in --save_root", action="store_true"),
-    Flag("--per_save", 3, "epochs between kept checkpoints", type=COUNT),
-    Flag("--per_val", 5, "epochs between validations; the last epoch has one", type=COUNT),
+    Flag("--per_save", 3, "save epoch=E.ckpt every N epochs", type=COUNT),
+    Flag("--per_val", 5, "validate every N epochs, and after the last", type=COUNT),
     Flag("--test", False, "validate --ckpt_path without training", action="store_true"),
     Flag("--store_visualization", False, "keep the GIF and plot of every validation", action="store_true"),
 )
 TEST = (
     Flag("--ckpt_path", REQUIRED, "checkpoint to render with", type=Path),
-    Flag("--val_vi_len", None, "test video length, in frames; by default all", type=FRAMES),
+    Flag("--val_vi_len", None, "test video length in frames; by default all", type=FRAMES),
     Flag(
-        "--make_gif", True, "write GIFs of the prediction, and of pose, prediction, truth and error",
+        "--make_gif", True, "write GIFs: the prediction; pose, prediction, ground truth and error",
         action=argparse.BooleanOptionalAction,
     ),
     Flag("--mp4", False, "write the same videos as MP4 (needs PyAV)", action="store_true"),
     Flag("--submission", False, "write submission.csv for the course (since 2024)", action="store_true"),
     Flag(
-        "--samples", None, "score z = 0, one sample of z, best and mean of N samples, and the use of z",
+        "--samples", None, "score z = 0, one sample of z, best and mean of N samples; report active units",
         type=COUNT, metavar="N",
     ),
-    Flag("--pose_dropout", 0.0, "score also with this fraction of the poses blank", type=FRACTION),
-    Flag("--drift", False, "score also teacher-forced predictions, and the drift", action="store_true"),
+    Flag("--pose_dropout", 0.0, "also score with this fraction of the poses blanked", type=FRACTION),
+    Flag("--drift", False, "also score teacher-forced predictions and drift", action="store_true"),
     Flag("--test", False, "ignored: the course's command has it", action="store_true"),
 )  # fmt: skip
 HARDWARE = (
     Flag("--device", None, "cpu, cuda, cuda:N or mps (Apple); by default CUDA where available", type=str),
     Flag("--gpu", 1, "number of GPUs, one process each; 0 is the CPU", type=int_range(0)),
     Flag(
-        "--precision", "auto", "precision of the networks; auto is bf16 where the hardware has it",
+        "--precision", "auto", "compute precision; auto is bf16 where the hardware supports it",
         choices=["auto", "fp32", "bf16"],
     ),
-    Flag("--threads", None, "CPU threads; by default one per core that the load leaves free", type=COUNT),
+    Flag("--threads", None, "CPU threads; by default one per idle core", type=COUNT),
     Flag("--seed", 0, "random seed", type=int_range(0, 2**63 - 1)),
 )  # fmt: skip
 TRAINER = {

@@ -35,7 +35,7 @@ def resolve_pose_background(poses: np.ndarray, given: str | None, source: Path) 
     found = find_pose_background(poses)
     if given is not None and _distance(found, given) > TOLERANCE:
         colours = f"{colour_name(found)}, but --pose_background is {colour_name(given)}"
-        log(f"{source}: the most frequent colour of the poses is {colours}")
+        log(f"{source}: the poses' most frequent colour is {colours}")
     background = given or found
     chunks = range(0, len(poses), MAX_POSES)  # the first usually settles it
     if not any(is_drawn(poses[start : start + MAX_POSES], background).any() for start in chunks):

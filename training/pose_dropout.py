@@ -1,4 +1,4 @@
-"""Pose dropout: poses that an estimator loses for a few frames, the whole body or a part."""
+"""Pose dropout: simulates poses that an estimator misses for a few frames, wholly or partly."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ RADIUS = (0.1, 0.3)  # of a lost part, as a fraction of the height
 def drop_poses(drawing: Tensor, fraction: float) -> Tensor:
     """Erase whole poses in half of the clips, and a disc around a point of the body in the others.
 
-    Poses 0 and 1 are kept: frame 0 may be from another time, and what is lost must be seen in the frame
-        before.
+    Poses 0 and 1 are kept: frame 0 may be from another time, and the previous frame must show what
+    is erased.
 
     Args:
         drawing: background minus pose, `(B, T, 3, H, W)` in [-1, 1].

@@ -33,7 +33,7 @@ class Budget:
     A position in the run is in epochs, with a fraction.
 
     Args:
-        make_batches: those of the first epoch, see `epoch_steps`.
+        make_batches: makes the first epoch's batches, see `epoch_steps`.
         seconds: training time so far.
 
     Attributes:
@@ -61,8 +61,8 @@ class Budget:
     def finished_message(self) -> str:
         """Why there is nothing left to train."""
         if self.minutes is None:
-            return f"{self.epochs} epochs are done already; raise --num_epoch to continue"
-        return f"{self.minutes:g} minutes of training are done already; raise --max_minutes to continue"
+            return f"already trained for {self.epochs} epochs; raise --num_epoch to continue"
+        return f"already trained for {self.minutes:g} minutes; raise --max_minutes to continue"
 
 
 def kl_beta(args, epoch: float, progress: float, num_steps: int | None = None) -> float:
@@ -148,8 +148,8 @@ def clip_length(args, progress: float) -> int:
 def batch_size(args, length: int) -> int:
     """Clips of `length` frames per step, of each rank.
 
-    A step has `batch_size` clips of `train_vi_len` frames, or more of shorter ones, so that its number of
-    frames, and with it memory and time, stays about the same.
+    A step has `batch_size` clips of `train_vi_len` frames, or more shorter clips: the frames per step, and
+    with them memory and time, stay about the same.
     """
     return args.batch_size * max(1, round(args.train_vi_len / length))
 
@@ -186,7 +186,7 @@ class Step(NamedTuple):
 
 
 def epoch_steps(args, budget: Budget, epoch: int, updates: int, make_batches: Callable) -> Iterator[Step]:
-    """The steps of an epoch, about one pass over the frames; it ends early if the time of the budget is over.
+    """Yield an epoch's steps, about one pass over the frames; stops early when the time budget runs out.
 
     If clips grow within an epoch, it continues at the same position, with clips of the new length. Short
     shots have few long clips; these repeat until the epoch has its number of frames.
@@ -233,7 +233,7 @@ def _step_at(
 
 
 def planned_steps(args, make_batches: Callable) -> list[Step]:
-    """Steps at evenly spaced places of a run, at most `PLAN_STEPS`, with the clips of the first epoch."""
+    """Preview of a run: up to `PLAN_STEPS` evenly spaced steps, with clips of the first epoch."""
     make_batches = functools.cache(make_batches)
     budget = Budget(args, make_batches)
     count, steps = min(PLAN_STEPS, budget.num_steps or PLAN_STEPS), []
@@ -245,7 +245,7 @@ def planned_steps(args, make_batches: Callable) -> list[Step]:
 
 
 def epoch_record(steps: list[Step]) -> dict:
-    """The part of the schedules in the record of an epoch."""
+    """The schedule fields of an epoch's record."""
     lengths, betas = [step.clip_length for step in steps], [step.beta for step in steps]
     return {
         "beta_min": min(betas),

@@ -27,7 +27,7 @@ def run_summary(args, model: nn.Module, device: torch.device, make_batches: Call
 
     Args:
         args: all flags of the run.
-        make_batches: those of the first epoch, see `schedules.epoch_steps`.
+        make_batches: makes the first epoch's batches, see `schedules.epoch_steps`.
         background: of the shots, `(shots, H, W, 4)`, if the augmentation needs them, else None.
     """
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -130,7 +130,7 @@ def _short_run(args, model: nn.Module, device: torch.device, num_steps: int | No
 
 
 def seconds_per_step(args, model: nn.Module, device: torch.device) -> float:
-    """About the time of a step of the shortest clips, tried on a copy of the model."""
+    """Estimated time per step for the shortest clips, measured on a copy of the model."""
     # In eval mode, because BatchNorm of several GPUs waits for all of them.
     model, length = copy.deepcopy(model).eval(), min(args.start_vi_len, args.train_vi_len)
     shape = schedules.batch_size(args, length), length, 3, args.frame_H, args.frame_W

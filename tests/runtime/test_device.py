@@ -39,7 +39,7 @@ def test_cuda_is_the_default_where_there_is_one(machine, capsys):
     assert select_device(None, gpu=0) == CPU, "--gpu 0"
     machine(0)
     assert select_device(None, gpu=1) == CPU
-    assert "no CUDA device found: running on the CPU" in capsys.readouterr().out
+    assert "no CUDA devices: running on the CPU" in capsys.readouterr().out
 
 
 def test_number_of_gpus_is_what_is_asked_for_and_at_most_what_there_is(machine, capsys):
@@ -51,7 +51,7 @@ def test_number_of_gpus_is_what_is_asked_for_and_at_most_what_there_is(machine, 
     assert "--gpu 3: 2 found, using 2" in capsys.readouterr().out
     assert num_gpus("cuda", 2) == 2
     assert num_gpus("cuda:1", 1) == num_gpus("cpu", 2) == 1
-    with pytest.raises(UserError, match="--device cuda:1 is one GPU; give --device cuda with --gpu 2"):
+    with pytest.raises(UserError, match="--device cuda:1 is one GPU; use --device cuda with --gpu 2"):
         num_gpus("cuda:1", 2)
     machine(0)
     assert num_gpus(None, 2) == 1
@@ -61,12 +61,12 @@ def test_named_device_is_used_else_each_process_has_its_own(machine):
     machine(2, local_rank=1)
     assert select_device(None, 1) == select_device("cuda", 1) == torch.device("cuda", 1)
     assert select_device("cpu", 1) == CPU
-    with pytest.raises(UserError, match="--device cuda:0: each process has a GPU of its own"):
+    with pytest.raises(UserError, match="--device cuda:0: each process uses its own GPU"):
         select_device("cuda:0", 1)
     machine(2, local_rank=0, ranks=1)
     assert select_device("cuda:1", 1) == torch.device("cuda", 1)
     machine(1, local_rank=1)
-    with pytest.raises(UserError, match="process 1 of this machine"):
+    with pytest.raises(UserError, match="no GPU for local rank 1"):
         select_device(None, 1)
 
 
@@ -79,7 +79,7 @@ def test_device_that_is_not_there_is_refused(machine, available, name):
 
 def test_apple_gpu_is_used_only_if_it_is_named_and_in_fp32(machine, monkeypatch):
     machine(0)
-    with pytest.raises(UserError, match="--device mps: torch finds no Apple GPU"):
+    with pytest.raises(UserError, match="--device mps: torch reports no Apple GPU"):
         select_device("mps", 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     mps = torch.device("mps")

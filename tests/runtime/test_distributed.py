@@ -119,7 +119,7 @@ def test_rank_with_other_data_ends_all_ranks(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "ClipDataset", fewer_on_rank_1)
     codes, _, errors = run_on_ranks(command(dataset, tmp_path / "run"))
     assert codes == [2, 2] and "Traceback" not in errors
-    assert "rank 1: other training frames than on rank 0 (19 instead of 24)" in errors, errors
+    assert "rank 1: training frames differ from rank 0 (19 instead of 24)" in errors, errors
 
 
 LAUNCH = """

@@ -11,7 +11,7 @@ from tools import children
 
 def test_output_is_returned_and_a_failure_is_a_user_error():
     assert children.run([sys.executable, "-c", "print(7)"], output=True) == "7\n"
-    with pytest.raises(UserError, match="ended with exit code 3"):
+    with pytest.raises(UserError, match="failed with exit code 3"):
         children.run([sys.executable, "-c", "raise SystemExit(3)"])
 
 

@@ -167,7 +167,7 @@ def test_absurd_numbers_in_a_poses_file_are_one_line(trained, tmp_path, value, f
     keypoints[3, 5] += value
     with pytest.raises(UserError, match=r"not a poses\.json"):
         pose_file.read(write_poses(tmp_path / "poses.json", keypoints, fps=fps))
-    with pytest.raises(UserError, match="no bone is shown by both"):
+    with pytest.raises(UserError, match="no bone is visible in both"):
         retarget(np.zeros_like(trained), trained)
 
 
@@ -245,7 +245,7 @@ def test_poses_are_drawn_only_for_a_model_of_poses_on_white(person, tmp_path):
     )
     source = data / "poses.json"
     with pytest.raises(
-        UserError, match="on black, and skeletons are drawn on white; give a folder of pose images on black"
+        UserError, match="on black, but skeletons are drawn on white; give a folder of pose images on black"
     ):
         drive((data, tmp_path / "black.ckpt"), source, tmp_path)
     frames, _ = drive((data, tmp_path / "black.ckpt"), data / "test" / "test_label" / "0", tmp_path)

@@ -133,7 +133,7 @@ def test_failed_run_is_named_and_the_others_are_finished(calls, file, tmp_path, 
     monkeypatch.setattr(study, "write_pages", lambda *page: pages.append(page[2]))
     with pytest.raises(UserError, match="1 of 2 runs failed"):
         study.main(arguments("data", file, tmp_path / "study"))
-    assert "bad, seed 0: no_Trainer.py ended with exit code 2" in capsys.readouterr().err
+    assert "bad, seed 0: no_Trainer.py failed with exit code 2" in capsys.readouterr().err
     assert [[run.name for run in page] for page in pages] == [["good"]]
 
 
@@ -163,7 +163,7 @@ def test_study_file_that_is_none(file, tmp_path, text, word):
         ("a: --fast_train", ["--fast_train"], ["a sets --fast_train itself"]),
         ("a:", ["--seed", "3"], ["command line", "--seed"]),
         ("a: --save_root=b", [], ["a: --save_root"]),
-        ("a:", ["--tfr_s", "5"], ["--tfr_s", "in full"]),
+        ("a:", ["--tfr_s", "5"], ["--tfr_s", "unabbreviated"]),
     ],
 )
 def test_flag_that_would_be_overridden_is_refused(calls, file, tmp_path, runs, flag, words):

@@ -29,10 +29,10 @@ def test_table_leaves_empty_what_is_not_known(tmp_path):
     heading, *lines = study_page.table(runs)
     short, long, no_truth = (dict(zip(heading, line, strict=True)) for line in lines)
     assert (short["drift"], long["drift"], no_truth["drift"]) == ("", "0.00", "")
-    spread = "val, spread in the last fifth"
+    spread = "val, range over the last 20 %"
     assert (short[spread], long[spread]) == ("", "2.00")
-    assert (short["test PSNR"], no_truth["test PSNR"], no_truth["epochs"]) == ("25.00", "", "5")
-    assert (long["test 0"], long["test 1"], long["minutes"]) == ("25.00", "25.00", "7.5")
+    assert (short["PSNR"], no_truth["PSNR"], no_truth["epochs"]) == ("25.00", "", "5")
+    assert (long["sequence 0"], long["sequence 1"], long["minutes"]) == ("25.00", "25.00", "7.5")
 
 
 def test_table_has_an_interval_from_three_seeds_on(tmp_path):
@@ -59,5 +59,5 @@ def test_page_of_runs_without_truth_and_with_images_of_other_sizes(tmp_path):
     ]
     study_page.write_pages(tmp_path, "t", runs)
     page = (tmp_path / "study.md").read_text()
-    assert "costs $1 \\| $2" in page and "test PSNR" not in page
+    assert "costs $1 \\| $2" in page and "| PSNR |" not in page
     assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".gif", ".html", ".md"] + [".png"] * 4

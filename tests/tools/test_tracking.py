@@ -138,7 +138,7 @@ def test_frames_have_the_pose_of_their_number(tmp_path, capsys):
         x = entry["fractions"][NECK][0] * poses["crop"]["width"] + poses["crop"]["left"]
         assert x == pytest.approx(10 + entry["frame"] + 20 / 24, abs=0.6)
     output = capsys.readouterr().out
-    assert "1 JSON files are not used" in output and "65 of 160 frames used, 30 of 60 per second" in output
+    assert "skipped 1 JSON files without poses" in output and "65 of 160 frames used, 30 of 60 fps" in output
 
 
 def test_files_that_count_from_1_or_with_relative_coordinates(tmp_path, capsys):
@@ -150,18 +150,18 @@ def test_files_that_count_from_1_or_with_relative_coordinates(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(content))
     joints = keypoint_files.read_joints(tmp_path / "a.json", timeline, np.arange(10))
     assert np.allclose(joints[:, JOINTS.index("nose"), 0], 200 * (0.11 + np.arange(10) / 100))
-    assert "counted from 1" in capsys.readouterr().out
-    with pytest.raises(UserError, match="fractions of an unknown size"):
+    assert "frame numbers start at 1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="relative to an unknown image size"):
         keypoint_files.read_all(tmp_path / "a.json", 30)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a_1.json": openpose(18), "b_1.json": openpose(18)}, "frame 1 is in a_1.json, too"),
+        ({"a_1.json": openpose(18), "b_1.json": openpose(18)}, "frame 1 is also in a_1.json"),
         ({"1.json": openpose(30)}, "30 landmarks per person"),
-        ({"1.json": {"people": []}, "2.json": []}, "no poses of OpenPose"),
-        ({"1.json": {"people": [{"keypoints": [-0.9, 0.5, 1] * 9 + [0.3, 0.9, 1] * 8}]}}, "between -1 and 1"),
+        ({"1.json": {"people": []}, "2.json": []}, "contains no OpenPose"),
+        ({"1.json": {"people": [{"keypoints": [-0.9, 0.5, 1] * 9 + [0.3, 0.9, 1] * 8}]}}, r"in \[-1, 1\]"),
     ],
 )
 def test_keypoints_that_cannot_be_used_are_one_line(tmp_path, files, message):

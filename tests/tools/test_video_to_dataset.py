@@ -139,7 +139,7 @@ def test_gap_and_empty_frames_make_shots(tmp_path, images, pose_models, capsys):
     path = write_video(tmp_path / "gap.mp4", [*images[:16], *[room] * 12, *images[16:32]])
     video_to_dataset.main([str(path), "--DR", str(tmp_path / "data"), "--size=64x32"])
     output = capsys.readouterr().out
-    assert "32 of 44 frames in 2 shots; the others do not show a person" in output
+    assert "32 of 44 frames in 2 shots; in the others, neck and hips or head are not visible" in output
 
 
 def openpose(path, people):

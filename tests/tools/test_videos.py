@@ -49,7 +49,7 @@ def test_pause_begins_a_new_shot(tmp_path, capsys):
         and set(timeline.shots[indices[30:]]) == {1}
     )
     assert video.sampled_fps(timeline, 30) == pytest.approx(30, rel=1e-3)
-    assert "new shots from frame 60 (10.0 s)" in capsys.readouterr().out
+    assert "new shots start at frame 60 (10.0 s)" in capsys.readouterr().out
 
 
 def test_joined_recordings_lose_nothing(tmp_path):
@@ -132,11 +132,11 @@ def test_file_that_ends_early_is_used(tmp_path):
 def test_size_that_changes_is_refused(tmp_path):
     parts = [write_video(tmp_path / f"{w}.ts", bars(20, width=w)).read_bytes() for w in (160, 320)]
     (tmp_path / "joined.ts").write_bytes(b"".join(parts))
-    with pytest.raises(UserError, match="160x120 pixels, but 320x120 from frame 20"):
+    with pytest.raises(UserError, match="frame size changes from 160x120 to 320x120 at frame 20"):
         video.scan(tmp_path / "joined.ts")
     for number, width in ((1, 20), (2, 30)):
         Image.new("RGB", (width, 10)).save(tmp_path / f"{number}.png")
-    with pytest.raises(UserError, match="20x10 pixels, but 30x10 from frame 2"):
+    with pytest.raises(UserError, match="frame size changes from 20x10 to 30x10 at frame 2"):
         video.scan(tmp_path)
 
 

@@ -94,7 +94,7 @@ def test_person_follows_the_camera_until_it_is_stopped(open_page, images, tmp_pa
     tab.page.select_option("#rate", "0.25")
     tab.page.click("#play")
     tab.page.click("#camera")
-    wait_for(tab, "The person follows you")
+    wait_for(tab, "The person mirrors")
     tab.wait("page.poseTime !== null")
     assert not tab.run("page.clock.playing")
     raised, statuses = [], []
@@ -106,9 +106,9 @@ def test_person_follows_the_camera_until_it_is_stopped(open_page, images, tmp_pa
         assert points[RIGHT_WRIST][1] > points[NECK][1]
         statuses.append(status(tab))
     assert 0.15 < np.mean(raised) < 0.75
-    lost = [index for index, text in enumerate(statuses) if "The last pose is held" in text]
-    assert lost and any("follows you" in text for text in statuses[lost[0] :])
-    assert "from the camera to the picture" in tab.page.inner_text("#speed")
+    lost = [index for index, text in enumerate(statuses) if "Holding the last pose" in text]
+    assert lost and any("mirrors your" in text for text in statuses[lost[0] :])
+    assert "from camera to screen" in tab.page.inner_text("#speed")
     tab.run("Object.defineProperty(page, 'rate', { get: () => 3 })")
     wait_for(tab, "Only 3 frames per second")
     tab.page.click("#record")
@@ -137,8 +137,8 @@ def test_upper_body_is_enough_and_the_legs_stay(open_page, figure, poses, images
     video = write_camera(tmp_path / "half.mjpeg", (half, 1))
     tab = open_page(FAKE_CAMERA, ALLOWED, f"--use-file-for-fake-video-capture={video}")
     tab.page.click("#camera")
-    wait_for(tab, "Step back until your feet are in the picture")
-    wait_for(tab, "The person follows you")
+    wait_for(tab, "Step back until your feet are in view")
+    wait_for(tab, "The person mirrors")
     tab.wait("page.poseTime !== null")
     points = tab.run("page.keypoints")
     assert all(points[JOINTS.index(name)] for name in ("l_ankle", "r_knee", "pelvis", "neck"))
@@ -148,7 +148,7 @@ def test_upper_body_is_enough_and_the_legs_stay(open_page, figure, poses, images
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([FAKE_CAMERA, "--deny-permission-prompts"], "did not allow the camera"),
+        ([FAKE_CAMERA, "--deny-permission-prompts"], "access was denied"),
         ([], "No camera was found."),
     ],
 )
@@ -161,7 +161,7 @@ def test_no_camera_is_one_sentence(open_page, flags, sentence):
 def test_other_failures_of_a_camera_are_one_sentence(open_page):
     tab = open_page()
     for name, sentence in (
-        ("NotReadableError", "in use by another program"),
+        ("NotReadableError", "Another program may be using it"),
         ("OverconstrainedError", "no longer connected"),
         ("AbortError", "The camera cannot be opened (cable)."),
     ):
@@ -175,7 +175,7 @@ def test_other_failures_of_a_camera_are_one_sentence(open_page):
 def assert_says_error(tab, sentence):
     wait_for(tab, sentence)
     assert "error" in tab.page.get_attribute("#camera-status", "class")
-    assert tab.page.inner_text("#camera") == "Camera" and tab.page.is_enabled("#play")
+    assert tab.page.inner_text("#camera") == "Start camera" and tab.page.is_enabled("#play")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -184,7 +184,7 @@ def test_one_of_three_cameras_is_chosen_on_a_narrow_screen(open_page, scheme):
     flags = FAKE_CAMERA + "=device-count=3", ALLOWED
     tab = open_page(*flags, viewport=size, color_scheme=scheme)
     tab.page.click("#camera")
-    wait_for(tab, "Nobody is in the picture.")
+    wait_for(tab, "No person in view.")
     assert tab.page.locator("#camera-choice option").count() == 3
     assert tab.run("document.documentElement.scrollWidth") <= 360
     second = tab.run("document.getElementById('camera-choice').options[1].value")

@@ -210,7 +210,7 @@ def test_without_joints_motions_are_played_and_nothing_is_dragged(
     assert web_demo.read_poses(data, "#000000") is None
     (data / "poses.json").unlink()
     web_demo.main([str(person / "run" / "best.ckpt"), str(tmp_path / "page.html"), "--DR", str(data)])
-    assert "nothing can be dragged" in capsys.readouterr().out
+    assert "joints cannot be dragged" in capsys.readouterr().out
     tab = Tab(browser, (tmp_path / "page.html").as_uri()).ready()
     assert tab.page.get_by_role("button", name=re.compile("^nose:")).count() == 0
     tab.page.select_option("#rate", "2")

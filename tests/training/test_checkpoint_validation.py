@@ -37,7 +37,7 @@ def test_damaged_file_is_refused(unet_run, tmp_path):
         path.write_bytes(data)
         assert_refused(checkpoint.read, path)
     path.write_text("version https://git-lfs.github.com/spec/v1")
-    assert_refused(checkpoint.read, path, "torch.save did not write it")
+    assert_refused(checkpoint.read, path, "not written by torch.save")
     torch.save({}, path, pickle_protocol=4)
     assert_refused(checkpoint.read, path, "pickle_protocol")
 
@@ -69,7 +69,7 @@ class Payload:
 )
 def test_code_in_a_checkpoint_is_never_run(tmp_path, writer):
     writer({"state_dict": Payload(str(tmp_path / "trap"))}, tmp_path / "last.ckpt")
-    assert_refused(checkpoint.read, tmp_path / "last.ckpt", r"may run code|torch.save did not write it")
+    assert_refused(checkpoint.read, tmp_path / "last.ckpt", r"may run code|not written by torch.save")
     assert not (tmp_path / "trap").exists()
 
 
@@ -94,15 +94,15 @@ def test_weights_that_do_not_fit_or_have_diverged_are_refused(unet_run, tmp_path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda content: content.pop("args"), "its args is missing"),
-        (lambda content: content.update(args=[1]), "its args .* of a wrong type"),
-        (lambda content: content.update(lr="fast"), "its lr"),
-        (lambda content: content.update(last_epoch=[3]), "its last_epoch"),
+        (lambda content: content.pop("args"), "damaged: args is missing"),
+        (lambda content: content.update(args=[1]), "damaged: args .* has the wrong type"),
+        (lambda content: content.update(lr="fast"), "damaged: lr"),
+        (lambda content: content.update(last_epoch=[3]), "damaged: last_epoch"),
         (lambda content: content.update(last_epoch=-7), "negative"),
-        (lambda content: content.update(step="x"), "its step"),
-        (lambda content: content.update(history=[1]), "its history"),
-        (lambda content: content["history"].update(rows=5), "its history"),
-        (lambda content: content["history"].update(rows=[{"seconds": "long"}]), "its history"),
+        (lambda content: content.update(step="x"), "damaged: step"),
+        (lambda content: content.update(history=[1]), "damaged: history"),
+        (lambda content: content["history"].update(rows=5), "damaged: history"),
+        (lambda content: content["history"].update(rows=[{"seconds": "long"}]), "damaged: history"),
         (lambda content: content["args"].update(F_dim="many"), "--F_dim many"),
         (lambda content: content["args"].update(tta=[3]), "--tta"),
         (lambda content: content["args"].update(frame_H=-8), "--frame_H -8"),

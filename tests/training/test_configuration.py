@@ -77,7 +77,7 @@ def test_dataset_is_that_of_the_checkpoint_unless_it_is_given():
     assert str(trainer_args(checkpoint_args={"DR": "old"}).DR) == "data"
     args = configuration.resolve(options.TRAINER, {}, {"DR": "old"})
     assert str(args.DR) == "old"
-    with pytest.raises(UserError, match="old: the dataset of the checkpoint's run is not there; --DR"):
+    with pytest.raises(UserError, match="old: the checkpoint's dataset was not found; set --DR"):
         configuration.require_dataset(args, is_given=False)
     with pytest.raises(UserError, match="--DR is required"):
         configuration.trainer_args(["--save_root=run"])

@@ -103,7 +103,7 @@ def test_course_checkpoint_renders_what_its_model_renders(model, tmp_path, capsy
     torch.save(content, tmp_path / "a.ckpt")
     config = is_video_of(model, tmp_path / "a.ckpt")
     assert (config.last_epoch, config.last_lr) == (3, pytest.approx(0.001))
-    assert "left out" not in capsys.readouterr().out
+    assert "ignoring" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_weights_are_found_and_what_is_left_out_is_said(model, tmp_path, capsys,
     path = tmp_path / "a.ckpt"
     torch.save(change(dict(model.state_dict())), path)
     is_video_of(model, path)
-    line = f"{path}: a checkpoint of the course; left out: {left_out}\n" if left_out else ""
+    line = f"{path}: course checkpoint; ignoring {left_out}\n" if left_out else ""
     assert capsys.readouterr().out == line
 
 
@@ -159,7 +159,7 @@ def test_impossible_frame_size_is_left_out(model, tmp_path, capsys, value):
     torch.save(plain(model) | {"args": {"frame_W": value}, "last_epoch": -5}, tmp_path / "a.ckpt")
     _, config = load_for_inference(tmp_path / "a.ckpt")
     assert config.frame_W == 64 and config.last_epoch is None
-    assert f"left out: frame_W {value}" in capsys.readouterr().out
+    assert f"ignoring frame_W {value}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [["--test"], ["--num_epoch=5", "--train_vi_len=4", "--val_vi_len=6"]])

@@ -89,7 +89,7 @@ def test_row_of_an_earlier_checkpoint_has_the_one_value_of_its_epoch(tmp_path):
     history.load_state_dict(state)
     expected = {"beta_min": 0.25, "beta_max": 0.25, "clip_length_min": 9, "clip_length_max": 9, "loss": 0.5}
     assert {name: history.rows[0][name] for name in expected} == expected
-    history.plot(tmp_path)
+    history.plot(tmp_path, "Cyclical")
     # The values of its steps are not known.
     assert (tmp_path / "losses.png").is_file() and not (tmp_path / "schedules.png").exists()
 

@@ -29,7 +29,7 @@ def test_given_background_is_used_and_a_difference_is_printed(capsys):
         assert resolve_pose_background(poses, given, Path("data")) == "#646464"
     assert capsys.readouterr().out == ""
     assert resolve_pose_background(poses, "#000000", Path("data")) == "#000000"
-    message = "data: the most frequent colour of the poses is #646464, but --pose_background is black\n"
+    message = "data: the poses' most frequent colour is #646464, but --pose_background is black\n"
     assert capsys.readouterr().out == message
 
 

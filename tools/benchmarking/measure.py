@@ -32,15 +32,15 @@ try:
 except ImportError:  # Windows
     resource = None
 
-WARM_UP_STEPS = 3  # on CUDA, the product records a graph in the first
-CALLS = {"cpu": 2, "mps": 20, "cuda": 20}  # to be timed; a GPU needs many, because it has a queue
+WARM_UP_STEPS = 3  # on CUDA, the product captures a CUDA graph in the first step
+CALLS = {"cpu": 2, "mps": 20, "cuda": 20}  # number of timed steps; more on GPUs, which run asynchronously
 NUM_VIDEOS = 6  # to render, as in the course's test set
-# Operators are counted in fp32, as the reference computes, and on small images, which changes no count.
+# Operators are counted in fp32, like the reference, and on small images: the counts do not depend on size.
 COUNT_FLAGS = "--batch_size=2 --train_vi_len=16 --frame_H=8 --frame_W=16 --precision=fp32 --device=cpu"
 
 
 def count_operators(function: Callable) -> int:
-    """Operators that torch dispatches in `function()`, backward passes included; views compute nothing."""
+    """Number of operators that torch dispatches in `function()`, with backward; views are not counted."""
     operators = []
 
     class Recorder(TorchDispatchMode):
@@ -166,7 +166,7 @@ class Side:
 
 
 def measure(name: str, started: float, flags: list[str]) -> dict[str, float]:
-    """The samples of a side by the keys of `tools.benchmark.Row`; `started` is the time of its command."""
+    """The samples of one side, by `tools.benchmark.Row.key`; `started` is when the process was launched."""
     side, results = Side(name, configuration.trainer_args(flags)), {}
     calls = CALLS[side.device.type]
     for teacher_forcing, kind in ((False, "free"), (True, "forced")):

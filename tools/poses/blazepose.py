@@ -74,7 +74,7 @@ class BlazePose:
         self._landmarks = _Network(interpreter, folder / LANDMARKS)
 
     def find_people(self, image: Image.Image) -> Iterator[Pose]:
-        """Everyone in an image; some people several times."""
+        """All people in an image; a person may be found several times."""
         for square in _squares(*image.size):
             for region in self._detect(image, square):
                 if (pose := self.find_landmarks(image, region)) is not None:
@@ -138,7 +138,7 @@ class BlazePose:
 
 
 def _squares(width: int, height: int) -> list[Square]:
-    """The squares to search: around the image, and inside, overlapping, where people are larger."""
+    """The squares to search: one around the image, and overlapping ones inside, for small people."""
     long, short = max(width, height), min(width, height)
     squares = [Square((width - long) // 2, (height - long) // 2, long)]
     if long > short:

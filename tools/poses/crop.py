@@ -1,4 +1,4 @@
-"""The crop of a video: of a given aspect ratio, the same in all frames, with the person inside."""
+"""One crop for all frames of a video, with a given aspect ratio, that contains the person."""
 
 from typing import NamedTuple
 

@@ -113,7 +113,7 @@ def write_images(
 
 
 def frames_to_check(selected: list[Frame]) -> dict[int, str]:
-    """The positions of frames for the sheet: evenly spaced ones, and, with the reason, doubtful ones."""
+    """Frames of the contact sheet, position -> reason: evenly spaced ones, and doubtful ones."""
     visibility = np.nan_to_num([frame.joints[:, 2].mean() for frame in selected])
     jumps = np.zeros(len(selected))
     for position, (before, after) in enumerate(itertools.pairwise(selected), 1):

@@ -66,7 +66,7 @@ class JointEstimator:
 
     @property
     def state(self) -> list:
-        """What is known about the people, as plain values, to continue later."""
+        """The tracking state as JSON-serializable values, to resume later."""
         region = self._region and [*map(float, self._region.center), self._region.side, self._region.angle]
         return [region, self._next_search, self._tracker.state]
 

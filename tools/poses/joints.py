@@ -13,7 +13,7 @@ SMOOTHNESS = 0.7  # of the smoother, relative to the weight of a visible joint
 OUTLIER = 0.03  # distance from the smooth track at which an estimate has half its weight, in body heights
 ITERATIONS = 5  # of the weights
 MIN_WEIGHT = 0.003  # of an estimated joint
-# Indices of the landmarks of each estimator; of two, the mean.
+# Landmark indices of each joint, by estimator; two landmarks are averaged.
 BLAZEPOSE = {
     "nose": (0,), "l_eye": (2,), "r_eye": (5,), "l_ear": (7,), "r_ear": (8,),
     "l_shoulder": (11,), "r_shoulder": (12,), "l_elbow": (13,), "r_elbow": (14,), "l_wrist": (15,),
@@ -65,10 +65,10 @@ def no_person() -> np.ndarray:
 def smooth(joints: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """Keypoints of a shot, `(T, J, 2)`, NaN where unknown.
 
-    Gaps of up to `MAX_GAP` frames are interpolated. The smoother is that of Whittaker (Eilers 2003, "A
+    Gaps of up to `MAX_GAP` frames are interpolated. This is the Whittaker smoother (Eilers 2003, "A
     perfect smoother") with second differences. It weights each estimate with its visibility, so that joints
-    that the body hides, for up to `MAX_HIDDEN` frames, follow their visible neighbours in time. Outliers lose
-    weight by iteration (Cauchy weights).
+    that the body hides, for up to `MAX_HIDDEN` frames, follow their visible neighbours in time. Outliers
+    are downweighted iteratively (Cauchy weights).
 
     Args:
         joints: `(T, J, 3)`, with the visibility; NaN in frames without a person.

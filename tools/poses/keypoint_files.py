@@ -61,12 +61,12 @@ def read_people(path: Path) -> People:
         num_others += frames is None
         for number, people in (frames or {}).items():
             if people and sources.setdefault(number, file) != file:
-                raise UserError(f"{file}: frame {number} is in {sources[number].name}, too; keep one of them")
+                raise UserError(f"{file}: frame {number} is also in {sources[number].name}; keep one")
             by_frame[number] += people
     if not any(by_frame.values()):
-        raise UserError(f"{path}: no poses of OpenPose, COCO or DWPose in it")
+        raise UserError(f"{path}: contains no OpenPose, COCO or DWPose poses")
     if num_others:
-        log(f"{path}: {num_others} JSON files are not used, because they hold no poses")
+        log(f"{path}: skipped {num_others} JSON files without poses")
     return People(dict(by_frame), _is_relative(path, by_frame), size)
 
 
@@ -77,7 +77,7 @@ def _is_relative(path: Path, by_frame: dict[int, list[np.ndarray]]) -> bool:
     if np.abs(points).max() > 2:
         return False
     if points.min() < -0.5:
-        raise UserError(f"{path}: keypoints are between -1 and 1; write them in pixels (--keypoint_scale 0)")
+        raise UserError(f"{path}: keypoints are in [-1, 1]; export them in pixels (--keypoint_scale 0)")
     return True
 
 
@@ -178,12 +178,12 @@ def read_all(path: Path, fps: float, person: int = 1) -> tuple[np.ndarray, tuple
     """
     people = read_people(path)
     if people.is_relative and not people.size:
-        raise UserError(f"{path}: keypoints are fractions of an unknown size; write them in pixels")
+        raise UserError(f"{path}: keypoints are relative to an unknown image size; export them in pixels")
     followed = follow(people, fps, person)
     numbers = range(min(followed), max(followed) + 1)
     joints = np.array([followed.get(number, no_person()) for number in numbers])
     if np.isnan(joints).all():
-        raise UserError(f"{path}: no person {person} in it")
+        raise UserError(f"{path}: person {person} not found")
     width, height = people.size or np.nanmax(joints[..., :2], axis=(0, 1))
     return joints, (math.ceil(width), math.ceil(height))
 
@@ -202,7 +202,7 @@ def read_joints(path: Path, timeline: Timeline, indices: np.ndarray, person: int
     people, numbers = read_people(path), timeline.numbers
     last = max(people.by_frame)
     if 0 not in people.by_frame and last == numbers[-1] + 1:
-        log(f"{path}: its frames are counted from 1")
+        log(f"{path}: frame numbers start at 1")
         numbers = numbers + 1
     cuts = numbers[1:][np.diff(timeline.shots) > 0]
     followed = follow(people, timeline.fps, person, timeline.size, cuts)

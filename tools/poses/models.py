@@ -47,7 +47,7 @@ def _download(folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            remedy = f"without internet, give --pose_models FOLDER with {' and '.join(MODELS)} of its wheel"
+            remedy = f"without internet, pass --pose_models FOLDER with {' and '.join(MODELS)} from its wheel"
             raise UserError(f"{PACKAGE} cannot be downloaded; {remedy}")
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheels[0]) as wheel:

@@ -6,7 +6,7 @@ from runtime.cli import UserError
 from tools.synthetic.skeleton import BONES, JOINTS
 
 EDGES = [(JOINTS.index(start), JOINTS.index(end)) for start, end, _ in BONES]
-ROOTS = [JOINTS.index(name) for name in ("pelvis", "neck", "nose")]  # bones start from the first that is seen
+ROOTS = [JOINTS.index(name) for name in ("pelvis", "neck", "nose")]  # the first visible one is the root
 TRUNK = [JOINTS.index(name) for name in ("neck", "l_shoulder", "r_shoulder", "pelvis", "l_hip", "r_hip")]
 FEET = [JOINTS.index(name) for name in ("l_ankle", "r_ankle", "l_toe", "r_toe")]
 RANGE = (5, 95)  # percentiles over time of a person's position
@@ -31,13 +31,13 @@ def bone_lengths(keypoints: np.ndarray) -> np.ndarray:
 
 
 def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The poses of one person as the target person would hold them.
+    """Adapt one person's poses to the target person's body.
 
     Each bone keeps its direction and foreshortening, and gets the length of the target's bone. One zoom for
     all frames, from the bones that both show, scales the motion of the feet, and a shift puts the lowest foot
     on the target's floor; without feet, the hips, neck or nose are as high as the target's. The range of
-    horizontal positions is centered on that of the target, and narrowed if it is wider. Nobody leaves the
-    image upwards, or goes lower or farther aside than the target. Joints that the person never shows, and the
+    horizontal positions is centered on the target's, and narrowed if it is wider. The body never leaves the
+    image at the top, or the target's range below and sideways. Joints that the person never shows, and the
     trunk where it is unknown, keep their usual place on the target's body. Joints that the target never shows
     are left out. The page with a camera follows the same rules (tools/web/retarget.js).
 
@@ -49,7 +49,7 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
         `(T, J, 2)` in pixels of the target's images.
 
     Raises:
-        UserError: no bone is seen of both.
+        UserError: no bone is visible in both.
     """
     keypoints = np.where(is_seen(keypoints)[:, None], keypoints, np.nan)
     own, other = bone_lengths(keypoints), bone_lengths(target)
@@ -57,7 +57,7 @@ def retarget(keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
     if not shared.any():
         shown = (", ".join(np.array(JOINTS)[is_seen(points)]) or "nothing" for points in (keypoints, target))
         raise UserError(
-            "the driver shows {}; the trained person shows {}; no bone is shown by both".format(*shown)
+            "no bone is visible in both: the driver shows {}; the trained person shows {}".format(*shown)
         )
     zoom = other[shared].sum() / own[shared].sum()
     result = _lay_out(keypoints, target, zoom, np.where(own > 0, other / np.where(own > 0, own, 1), zoom))
@@ -130,7 +130,7 @@ def _position_offsets(result: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _limits(result: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Offsets `(T, 1, 2)` of bodies above the image, or outside the places of the target."""
+    """Offsets `(T, 1, 2)` that move bodies back into the image and the target's range."""
     offsets = np.zeros((len(result), 1, 2))
     known = ~np.isnan(result[..., 1]).all(axis=1)
     top, bottom = (extreme(result[known, :, 1], axis=1) for extreme in (np.nanmin, np.nanmax))

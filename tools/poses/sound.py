@@ -11,7 +11,7 @@ from tools.optional import require
 from .video import REQUIREMENTS, decoded, opened
 
 RATE, LAYOUT, NUM_CHANNELS = 48_000, "stereo", 2
-MAX_SHIFT = 0.05  # seconds by which sound may be off before silence is put in
+MAX_SHIFT = 0.05  # seconds of audio offset above which silence is inserted
 
 
 def has_sound(source: Path) -> bool:

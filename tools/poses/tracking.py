@@ -1,11 +1,11 @@
-"""One person is followed among all people of a video, by the positions of their joints."""
+"""Track one person among all people in a video, by joint positions."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 MIN_VISIBILITY = 0.2  # low, because estimates of joints that the body hides are good
-# How far the joints of a person move: at once, because estimates are noisy, and per second; in body heights.
+# Maximum joint movement in body heights: a constant for noisy estimates, plus an amount per second.
 MAX_JUMP, MAX_SPEED = 0.4, 2.0
 MAX_GROWTH = 2.0  # of a person's size in the image
 MAX_ABSENCE = 2.0  # seconds after which another person, not seen beside the followed one, is forgotten
@@ -40,7 +40,7 @@ class Track:
 class Tracker:
     """Follows one person.
 
-    Everyone seen beside this person is followed, too, so that nobody else is taken for them later.
+    Other visible people are tracked too, to avoid identity switches.
 
     Args:
         person: which one: 1 is the largest when they are first seen.
@@ -52,7 +52,7 @@ class Tracker:
         self._others: list[Track] = []
 
     def update(self, people: list[np.ndarray], time: float) -> int | None:
-        """Which of the people in the next frame is followed; None if they are not among them.
+        """Index of the tracked person in `people`, the next frame; None if not found.
 
         Args:
             people: joints `(J, 3)` of each.
@@ -78,7 +78,7 @@ class Tracker:
         return followed
 
     def _match(self, people: list[np.ndarray], time: float) -> dict[int, int]:
-        """Greedily, the nearest first: from tracks, where 0 is the followed person, to `people`."""
+        """Greedy matching, nearest first: track (0 is the target) -> index in `people`."""
         tracks = [self._target, *self._others]
         costs = np.array([[track.cost(joints, time) for joints in people] for track in tracks])
         matches = {}
@@ -91,7 +91,7 @@ class Tracker:
 
     @property
     def state(self) -> list:
-        """Everything known, as plain values, to continue later."""
+        """The tracking state as JSON-serializable values, to resume later."""
         tracks = [] if self._target is None else [self._target, *self._others]
         return [[track.joints.tolist(), track.size, track.time] for track in tracks]
 

@@ -13,7 +13,7 @@ from runtime.progress import Progress
 from tools.optional import require
 
 REQUIREMENTS = "requirements-video.txt"
-# A longer interval between two frames is a pause: the longer of these, in seconds and in usual intervals.
+# An interval between frames longer than both is a pause: in seconds, and in frame intervals.
 MIN_PAUSE, MIN_PAUSE_INTERVALS = 0.25, 4
 SAMPLING_TOLERANCE = 0.25  # of the interval, because the times of frames are rounded
 RATE_TOLERANCE = 0.02  # within which the rate of a video is a multiple of another
@@ -26,7 +26,7 @@ class Timeline(NamedTuple):
     Attributes:
         path: of the video, or of the folder with images; unused if there are no images.
         size: width and height in pixels, as a player shows them.
-        numbers: `(N,)`, of each frame in the video, from 0; of an image, that in its name.
+        numbers: `(N,)`, index of each frame in the video, from 0; for images, the number in the file name.
         times: `(N,)` in seconds after the first frame.
         shots: `(N,)`, of each frame. A new shot begins after a pause, and where recordings are joined.
         fps: usual number of frames per second.
@@ -41,7 +41,7 @@ class Timeline(NamedTuple):
 
 
 def scan(path: Path, image_fps: float = 30.0) -> Timeline:
-    """Find the frames of a video, and say what is unusual about it.
+    """Index the frames of a video, and log anything unusual.
 
     Args:
         path: a video that PyAV reads, or a folder of numbered images.
@@ -70,10 +70,10 @@ def scan(path: Path, image_fps: float = 30.0) -> Timeline:
     if not times:
         raise UserError(f"{path}: cannot be read as a video (no frame can be decoded)")
     if curve:
-        log(f"{path}: HDR ({curve}), its colours look pale; a conversion to SDR is better")
+        log(f"{path}: HDR ({curve}), so colours will look pale; convert it to SDR first")
     times = np.arange(len(times)) / rate if np.isnan(times).any() else np.array(times)
     seconds, shots, fps = _clock(times, rate)
-    # A damaged part of the file hides frames, which only the times tell.
+    # Frames lost to file damage appear only as gaps in the timestamps.
     steps = np.where(after_damage, np.diff(seconds, prepend=-1 / fps) * fps, 1).round().clip(min=1)
     numbers = steps.cumsum().astype(int) - 1
     num_lost = int(steps.sum()) - len(steps) + was_damaged
@@ -117,12 +117,12 @@ def _checked(path: Path, sizes: list[tuple[int, int]], numbers, times, shots, fp
         if size != sizes[0]:
             before, after = ("x".join(map(str, s)) for s in (sizes[0], size))
             raise UserError(
-                f"{path}: {before} pixels, but {after} from frame {number}; convert it to one size"
+                f"{path}: the frame size changes from {before} to {after} at frame {number}; use one size"
             )
     is_cut = (np.diff(shots) > 0) & (np.diff(numbers) == 1)  # others are damaged parts, or missing images
     if cuts := np.flatnonzero(is_cut).tolist():
         first_cuts = ", ".join(f"{numbers[cut + 1]} ({times[cut + 1]:.1f} s)" for cut in cuts[:3])
-        log(f"{path}: paused or joined, new shots from frame {first_cuts}{', ..' * (len(cuts) > 3)}")
+        log(f"{path}: paused or joined; new shots start at frame {first_cuts}{', ..' * (len(cuts) > 3)}")
     return Timeline(path, sizes[0], numbers, times, shots, fps)
 
 
@@ -168,7 +168,7 @@ def resample(timeline: Timeline, fps: float, start: float = 0.0, end: float | No
 
 
 def frames(timeline: Timeline, indices: np.ndarray) -> Iterator[np.ndarray]:
-    """Some frames of a video, in rising order, uint8 `(H, W, 3)`, upright; one at a time in memory."""
+    """The given frames, in ascending order, uint8 `(H, W, 3)`, upright; one at a time in memory."""
     if timeline.path.is_dir():
         entries = list(numbered_images(timeline.path).values())
         yield from (np.asarray(read_rgb(entries[index].path)) for index in indices)

@@ -13,7 +13,7 @@ MIN_ROWS = 128  # smaller images are rendered at a multiple of their size, at le
 
 
 def view_of(width, height):
-    """The `View` for rendering images of `width` x `height`: as large, or larger by a whole factor."""
+    """The `View` for rendering images of `width` x `height`: that size, or an integer multiple."""
     zoom = -(-MIN_ROWS // height) if height < MIN_ROWS else 1
     return View(width * zoom, height * zoom)
 

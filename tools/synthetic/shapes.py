@@ -2,7 +2,7 @@
 
 For the pixels around it, a shape computes the signed distance to the outline (pixels, negative inside),
 the closeness of the surface (pixels, larger nearer to the camera) and its normal. The outline is antialiased:
-coverage is the distance clamp01 to a range of one pixel. Points are (column, row, closeness) in pixels.
+coverage falls from 1 to 0 over one pixel. Points are (column, row, closeness) in pixels.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def over(color, distance, mark):
 
 
 def pixels_around(shape, start, end, reach_x, reach_y):
-    """The pixels of a image of `shape` (H, W) that lie around the segment from `start` to `end`.
+    """The pixels of an image of `shape` (H, W) around the segment from `start` to `end`.
 
     Returns the slices of rows and columns, the columns (w,) and the rows (h, 1) of the pixels' centres. All
     pixels within `reach_x` columns and `reach_y` rows of the segment are among them.

@@ -1,4 +1,4 @@
-"""The feet: one that carries the body stands still, the other swings to its next position."""
+"""Foot placement: the supporting foot stands still while the other swings to its next position."""
 
 from dataclasses import dataclass
 

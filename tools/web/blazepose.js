@@ -1,5 +1,5 @@
-// In a worker: BlazePose (Bazarevsky et al. 2020), the landmarks of one person in the images of a camera.
-// Networks, regions and crops are those of tools/poses/blazepose.py; who is followed is decided more simply.
+// Runs in a worker: BlazePose (Bazarevsky et al. 2020), the landmarks of one person in camera images.
+// Networks, regions and crops match tools/poses/blazepose.py; the tracking is simpler.
 
 const DETECTOR_SIDE = 224; // of the networks' inputs, pixels
 const LANDMARK_SIDE = 256;
@@ -65,7 +65,7 @@ function crop({ data, width, height }, { center, side, angle }) {
   return values;
 }
 
-// Messages are {image, seconds, isNew}, answers as of BlazePose.find; isNew: another camera, or another person.
+// Messages are {image, seconds, isNew}, answers: see BlazePose.find. isNew: a new camera or person.
 export async function create(ort, { detector, landmarks }) {
   const network = (session, side) => async (values) => {
     const outputs = await session.run({ input: new ort.Tensor("float32", values, [1, 3, side, side]) });
@@ -116,7 +116,7 @@ class BlazePose {
     return pose ?? null;
   }
 
-  // The pixels of an image, which is then on the canvas, too.
+  // Draw an image on the canvas and return its pixels.
   #draw(image) {
     const { displayWidth: width, displayHeight: height } = image;
     if (this.canvas.width !== width || this.canvas.height !== height) {
@@ -127,7 +127,7 @@ class BlazePose {
     return this.context.getImageData(0, 0, width, height);
   }
 
-  // Whoever is nearest to where the person was, unless nobody moves so fast; at first the largest.
+  // The region nearest to the last one, within reach at MAX_SPEED; without a last one, the largest.
   #choose(regions, seconds) {
     if (!this.last || seconds - this.last.seconds > MAX_ABSENCE) {
       return regions.reduce((largest, region) => (region.side > (largest?.side ?? 0) ? region : largest), null);
@@ -139,7 +139,7 @@ class BlazePose {
     return near.reduce((best, other) => (!best || distance(other) < distance(best) ? other : best), null);
   }
 
-  // The regions of people in an image, padded to a square; some people several times.
+  // The regions of people in an image, padded to a square; a person may appear several times.
   async #detect({ width, height }) {
     const side = Math.max(width, height);
     const zoom = DETECTOR_SIDE / side;

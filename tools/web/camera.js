@@ -1,4 +1,4 @@
-// The camera, and the poses of the person in front of it, which a worker finds.
+// Opens a camera; a worker estimates the pose of the person in front of it.
 
 import { NetworkWorker } from "network";
 
@@ -8,18 +8,18 @@ const MAX_WAIT = 50; // milliseconds; more is a stall of the page
 const GAIN = 0.2; // of the integral controller that keeps this wait
 const NETWORKS = { "pose-detector": "detector", "pose-landmarks": "landmarks" };
 const REASONS = {
-  NotAllowedError: "The browser did not allow the camera. Allow it in the address bar, then press Camera again.",
+  NotAllowedError: "Camera access was denied. Allow it in the address bar, then press Start camera again.",
   NotFoundError: "No camera was found.",
-  NotReadableError: "The camera gives no picture. Is it in use by another program?",
+  NotReadableError: "The camera cannot be read. Another program may be using it.",
   OverconstrainedError: "This camera is no longer connected. Choose another one.",
 };
 
-// A message for people, without the word "Error".
+// An error whose message is shown to the user as it is.
 export class CameraError extends Error {}
 
 export class Camera {
-  // video: element. onPose(pose, size, time): a pose or null, as of BlazePose; size: {width, height} of the
-  // image; time: of its arrival, as performance.now(). The next pose is found when its promise is resolved.
+  // video: element. onPose(pose, size, time): pose: from BlazePose.find, or null; size: {width, height} of
+  // the image; time: when it arrived (performance.now()). Resolves when the next pose may be estimated.
   // onEnd(error): the camera is gone; error is undefined if it was unplugged.
   constructor(video, onPose, onEnd) {
     Object.assign(this, { video, onPose, onEnd, stream: null });
@@ -31,7 +31,7 @@ export class Camera {
     return devices.filter(({ kind }) => kind === "videoinput");
   }
 
-  // Take whoever is the largest in the next image.
+  // Track the largest person in the next image.
   forgetPerson() {
     this.isNew = true;
   }
@@ -47,7 +47,7 @@ export class Camera {
   // Open a camera; by default the one that faces the user. Throws a CameraError.
   async open(deviceId) {
     const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
-    if (!navigator.mediaDevices) throw new CameraError("This browser has no camera for a page in a file.");
+    if (!navigator.mediaDevices) throw new CameraError("This browser blocks the camera for local files.");
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { ...WANTED, ...which } });
     } catch (error) {
@@ -77,7 +77,7 @@ export class Camera {
         if (this.stream !== stream) return;
         const found = performance.now();
         await this.onPose(pose, size, time);
-        // A pose that waits grows old: the next image is taken later by that much.
+        // A waiting pose becomes stale: delay the next image accordingly.
         const wait = Math.min(MAX_WAIT, performance.now() - found);
         pause = Math.max(0, pause + GAIN * (wait - TARGET_WAIT));
       }
@@ -118,7 +118,7 @@ export class Camera {
     this.onEnd(error);
   }
 
-  // Free the camera.
+  // Release the camera.
   close() {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;

@@ -25,8 +25,8 @@ def build_page(facts: dict, motions: Motions, networks: dict[str, bytes], librar
     """The HTML file.
 
     Args:
-        facts: about the model, for the scripts; plain values. `title` is also that of the page; `camera` is
-            None for a page without one.
+        facts: JSON-serializable values that the scripts read. `title` is also the page title; `camera` is
+            None for a page without a camera.
         networks: ONNX files by the name of their part; `pose-detector` and `pose-landmarks` for a camera.
         libraries: `runtime` and `runtime-wasm` of onnxruntime-web, and `gifenc`.
     """
@@ -66,15 +66,15 @@ def _read(name: str) -> str:
 
 
 def _network(name: str, content: bytes) -> str:
-    """A network; its 16-bit weights are smaller with all low bytes before all high bytes."""
-    # The weights of the detector are sparse: zeros in a row are smaller.
+    """A network; its 16-bit weights compress better with all low bytes before all high bytes."""
+    # The detector's weights are sparse: runs of zeros compress better.
     if name == "pose-detector":
         return _binary(name, content)
     return _binary(name, content[::2] + content[1::2], " data-interleave")
 
 
 def _binary(name: str, content: bytes, attributes: str = "") -> str:
-    # Without a time, so that the same input gives the same page.
+    # No timestamp, to make the page reproducible.
     return _part(name, "text/plain", base64.b64encode(gzip.compress(content, mtime=0)).decode(), attributes)
 
 

@@ -1,4 +1,4 @@
-// In a worker: autoregressive generation. Each frame is conditioned on the previous one and the reference frame.
+// Runs in a worker: autoregressive generation, conditioned on the previous and the reference frame.
 
 // Messages: {frame, pose} starts from a frame and its pose; {pose, z} gives the following frame. Images are
 // Float32Array of 3 x height x width.

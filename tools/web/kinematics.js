@@ -75,7 +75,7 @@ export class Skeleton {
     return keypoints.map((point, index) => (point && joints.includes(index) ? add(point, step) : point));
   }
 
-  // Inverse kinematics of two bones: the end comes as near to the target as possible, bent to the same side.
+  // Two-bone inverse kinematics: moves the end as close to the target as possible; keeps the bend's side.
   #bendLimb(keypoints, [root, middle, end], target) {
     const upper = subtract(keypoints[middle], keypoints[root]);
     const lower = subtract(keypoints[end], keypoints[middle]);

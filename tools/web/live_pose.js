@@ -1,4 +1,4 @@
-// The joints of a person in front of a camera, as in a mirror: from landmarks, smoothed, and held where unseen.
+// Mirrored joints of a person in front of a camera: smoothed, and held while not visible.
 
 const MIN_CUTOFF = 1; // Hz
 const BETA = 5; // Hz of cutoff per body height per second of speed
@@ -7,7 +7,7 @@ const MAX_PAUSE = 0.5; // seconds after which smoothing begins anew
 
 // The One Euro filter (Casiez et al. 2012) of one coordinate.
 class OneEuroFilter {
-  // unit: pixels of a body height.
+  // unit: body height in pixels.
   next(value, seconds, unit) {
     if (this.seconds === undefined || seconds - this.seconds > MAX_PAUSE) {
       Object.assign(this, { value, seconds, derivative: 0 });
@@ -49,8 +49,8 @@ export class LivePose {
     return this.seen[joint] !== null;
   }
 
-  // The joints [x, y] in the mirrored image, null where never seen; null without neck, or hips or head.
-  // landmarks: [x, y, visibility]; width, height: of the image; unit: pixels of a body height.
+  // The joints [x, y] in the mirrored image, null where never seen. Returns null unless the neck,
+  // and the hips or head, are visible. landmarks: [x, y, visibility]; unit: body height in pixels.
   next(landmarks, { width, height }, unit, seconds) {
     this.seen = this.sources.map((indices) => this.#joint(indices.map((index) => landmarks[index]), width, height));
     const [pelvis, neck, nose] = this.trees.map(({ root }) => this.seen[root]);
@@ -71,7 +71,7 @@ export class LivePose {
     return isInside && isVisible ? [width - x, y] : null;
   }
 
-  // Joints that are not seen keep their last place on the body.
+  // Joints that are not visible keep their last offset from the parent joint.
   #hold(seen) {
     const { root, bones } = this.trees.find((tree) => seen[tree.root]);
     const result = [...seen];

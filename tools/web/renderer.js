@@ -1,4 +1,4 @@
-// The pose image: a coloured skeleton on white, drawn as those of the training were.
+// The pose image: a coloured skeleton on white, drawn as in the training data.
 // Images are Float32Array of 3 x height x width, in [0, 1].
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
@@ -103,8 +103,8 @@ export function resize(image, [width, height], [newWidth, newHeight]) {
   return result;
 }
 
-// The pose image for the network. style also has size, of the dataset's images, zoom, by which those were
-// rendered larger, and frameSize, of the network's images.
+// The pose image for the network. style also has size (of the dataset's images), zoom (their
+// supersampling factor) and frameSize (of the network's images).
 export function renderPose(keypoints, style) {
   const [width, height] = style.size;
   const zoomed = keypoints.map((point) => point && point.map((value) => value * style.zoom));

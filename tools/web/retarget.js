@@ -1,7 +1,7 @@
-// Motion retargeting by the rules of tools/poses/retarget.py: the poses of one person as another would hold them.
+// Motion retargeting, as in tools/poses/retarget.py: adapts one person's poses to another's body.
 // Poses are [x, y] of each joint, or null where unknown.
 
-const ROOTS = ["pelvis", "neck", "nose"]; // bones start from the first that is seen
+const ROOTS = ["pelvis", "neck", "nose"]; // the first visible one is the root
 const TRUNK = ["neck", "l_shoulder", "r_shoulder", "pelvis", "l_hip", "r_hip"];
 const FEET = ["l_ankle", "r_ankle", "l_toe", "r_toe"];
 const RANGE = [5, 95]; // percentiles over time of a person's position
@@ -13,7 +13,7 @@ const subtract = ([x, y], [x0, y0]) => [x - x0, y - y0];
 const scale = ([x, y], factor) => [x * factor, y * factor];
 const clip = (value, low, high) => Math.min(high, Math.max(low, value));
 
-// A percentile, with linear interpolation; NaN of nothing.
+// A percentile, with linear interpolation; NaN without values.
 function percentile(values, percent) {
   const sorted = values.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   if (!sorted.length) return NaN;
@@ -99,7 +99,7 @@ export class Retargeting {
     return pose.map((point, joint) => (this.isShown[joint] ? point : null));
   }
 
-  // A pose with the target's bone lengths, its lowest foot where it was.
+  // A pose with the target's bone lengths; its lowest foot stays in place.
   #layOut(pose) {
     const known = this.#shownJoints(pose);
     const result = pose.map(() => null);
@@ -142,7 +142,7 @@ export class Retargeting {
     return this.center + this.narrowing * (x - this.ownCenter) - x;
   }
 
-  // A pose inside the places where the target was seen.
+  // Keep a pose inside the area where the target was seen.
   #limit(pose) {
     const ys = pose.filter(Boolean).map(([, y]) => y);
     const room = this.floor - Math.max(...ys);

@@ -36,7 +36,7 @@ export class Stage {
     new ResizeObserver(() => this.#resizeHandles()).observe(overlay);
   }
 
-  // Handles are as large as fingers need, and smaller where they would overlap.
+  // Handles are large enough for touch, and smaller where they would overlap.
   #resizeHandles() {
     const displayed = this.overlay.getBoundingClientRect().width;
     if (!displayed || !this.keypoints) return; // hidden while the page loads

@@ -1,7 +1,7 @@
 """The networks of BlazePose, from TensorFlow Lite to ONNX.
 
-Only the operators that these networks have are known. TensorFlow Lite orders images `(N, H, W, C)`, ONNX
-`(N, C, H, W)`; the graph has ONNX's order up to each RESHAPE.
+Only the operators in these networks are supported. TensorFlow Lite uses NHWC, ONNX uses NCHW; the graph is
+NCHW up to each RESHAPE.
 """
 
 import numpy as np
@@ -97,7 +97,7 @@ class _Converter:
             tflite.DimensionType.SPARSE_CSR
         ]
         if not is_rows or sparsity.TraversalOrderAsNumpy().tolist() != list(range(len(shape))):
-            raise ValueError("only tensors whose last dimension is sparse are known")
+            raise ValueError("only tensors whose last dimension is sparse are supported")
         segments = _numbers(levels[-1].ArraySegments(), levels[-1].ArraySegmentsType())
         columns = _numbers(levels[-1].ArrayIndices(), levels[-1].ArrayIndicesType())
         dense = np.zeros((len(segments) - 1, shape[-1]), values.dtype)
@@ -126,14 +126,14 @@ class _Converter:
             limits = [self._weight("zero", np.float32(0)), self._weight("six", np.float32(6))]
             self._node("Clip", [raw, *limits], output)
         elif activation != kinds.NONE:
-            raise ValueError(f"activation {activation} is not known")
+            raise ValueError(f"activation {activation} is not supported")
 
     def _convert(self, operator: tflite.Operator) -> None:
         code = self._model.OperatorCodes(operator.OpcodeIndex())
         kind = OPERATORS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         method = getattr(self, f"_{kind.lower()}", None)
         if method is None:
-            raise ValueError(f"operator {kind} is not known")
+            raise ValueError(f"operator {kind} is not supported")
         method(operator, operator.InputsAsNumpy().tolist(), int(operator.Outputs(0)))
 
     def _densify(self, operator: tflite.Operator, inputs: list[int], output: int) -> None:
@@ -152,7 +152,7 @@ class _Converter:
 
     def _convolution(self, options, inputs: list[int], output: int, weight: np.ndarray, groups: int) -> None:
         if (options.DilationHFactor(), options.DilationWFactor()) != (1, 1):
-            raise ValueError("dilation is not known")
+            raise ValueError("dilation is not supported")
         names = (
             self._weight(f"t{inputs[1]}", weight),
             self._weight(f"t{inputs[2]}", self._constants[inputs[2]]),
@@ -199,7 +199,7 @@ class _Converter:
     def _concatenation(self, operator: tflite.Operator, inputs: list[int], output: int) -> None:
         options = _options(operator, tflite.ConcatenationOptions)
         if not self._is_flat.issuperset(inputs):
-            raise ValueError("images are not concatenated")
+            raise ValueError("concatenation of images is not supported")
         names = [f"t{index}" for index in inputs]
         self._node("Concat", names, f"t{output}", options.FusedActivationFunction(), axis=options.Axis())
         self._is_flat.add(output)

@@ -5,20 +5,20 @@ import { LivePose } from "live_pose";
 import { NoSharedBone, Retargeting } from "retarget";
 import { cssColor } from "stage";
 
-// Of calibration: seconds with the feet in the picture, or in a row without.
+// Seconds of calibration with the feet visible (total), and without them (consecutive).
 const WHOLE_SECONDS = 2.5;
 const PART_SECONDS = 6;
 const MAX_STEP = 0.2; // seconds that one pose adds at most
 const REGION_HEIGHTS = 1.25; // body heights of the region around a person
 const MIN_RATE = 8; // frames per second, below which the page says that the computer is too slow
 const MESSAGES = {
-  start: "Allow the camera, please.",
+  start: "Please allow access to the camera.",
   load: "Loading the pose networks …",
-  nobody: "Nobody is in the picture.",
-  part: "Step back until your feet are in the picture. Or stay: then only the upper body follows you.",
+  nobody: "No person in view.",
+  part: "Step back until your feet are in view, or stay to control only the upper body.",
   whole: "Stand upright and face the camera.",
-  lost: "Nobody is in the picture. The last pose is held.",
-  drive: "The person follows you, as in a mirror.",
+  lost: "No person in view. Holding the last pose.",
+  drive: "The person mirrors your movements.",
   gone: "The camera was disconnected.",
   stop: "The camera is off.",
 };
@@ -104,7 +104,7 @@ export class Webcam {
 
   // ---- poses
 
-  // Resolves when the next pose is of use.
+  // Resolves when the page is ready for the next pose.
   #onPose(pose, size, time) {
     const height = pose && pose.region.side / REGION_HEIGHTS;
     const keypoints = pose && this.livePose.next(pose.landmarks, size, height, time / 1000);
@@ -120,7 +120,7 @@ export class Webcam {
     calibration.lastSeconds = seconds;
     if (!keypoints) return this.#say(MESSAGES.nobody);
     const isWhole = this.ankles.every((joint) => this.livePose.isSeen(joint));
-    // Poses of a person who steps back are of other sizes.
+    // Discard poses from before the person stepped back: their size differs.
     if (isWhole) calibration.part = { poses: [], seconds: 0 };
     const measured = isWhole ? calibration.whole : calibration.part;
     measured.poses.push(keypoints);
@@ -142,14 +142,14 @@ export class Webcam {
       this.retargeting = new Retargeting(skeleton, trainingPoses, poses);
     } catch (error) {
       if (!(error instanceof NoSharedBone)) throw error;
-      this.#onEnd(new CameraError("The camera shows no part of the body that the trained person shows."));
+      this.#onEnd(new CameraError("The camera and the training data show no body part in common."));
     }
   }
 
   #drive(keypoints, time) {
     const { rate } = this.page;
     const isSlow = rate !== null && rate < MIN_RATE;
-    const few = `Only ${Math.round(rate)} frames per second: the light is dim, or this computer is slow or busy.`;
+    const few = `Only ${Math.round(rate)} frames per second: poor lighting, or a slow or busy computer.`;
     this.#say(isSlow ? few : MESSAGES.drive);
     const pose = this.retargeting.apply(keypoints);
     return pose && this.page.drive(pose, time);
@@ -165,7 +165,7 @@ export class Webcam {
   #showCamera(isOpen) {
     find("camera-view").hidden = !isOpen;
     find("calibrate").hidden = !isOpen;
-    find("camera").textContent = isOpen ? "Stop" : "Camera";
+    find("camera").textContent = isOpen ? "Stop camera" : "Start camera";
     find("motion-controls").disabled = isOpen;
   }
 
