@@ -50,7 +50,7 @@ dance() {
 ablation() {
     $PYTHON -m tools.study ablation --DR "$dance" --save_root "$out/ablation" --threads "$THREADS" \
         --num_epoch 15 --seeds 3 --per_val 1000
-    for name in KL_summed no_clips_with_z_0; do
+    for name in KL_summed no_z_dropout; do
         retest "ablation/runs/$name/seed=0" samples --samples 20
     done
 }
