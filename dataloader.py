@@ -150,7 +150,7 @@ class ClipDataset:
         )
         if not len(clip_starts(self.numbers, args.train_vi_len, None)):
             raise UserError(
-                f"{args.DR / 'train'}: no {args.train_vi_len} frames in a row among its {len(self.numbers)} "
+                f"{args.DR / 'train'}: no {args.train_vi_len} consecutive frames among {len(self.numbers)} "
                 "(lower --train_vi_len, or raise --partial)"
             )
 

@@ -74,7 +74,7 @@ def _open_cache(path: Path, shape: tuple) -> np.ndarray | None:
         return None
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # damaged: it is built anew
+    except (OSError, ValueError, EOFError):  # damaged: rebuild it
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-FRAMES_PER_SECOND = 20  # of a dataset that does not say it
+FRAMES_PER_SECOND = 20  # of a dataset without a stored frame rate
 MAX_FPS = 1000
 MAX_GIF_FPS = 50  # browsers slow down shorter frames
 DISPLAY_WIDTH = 192  # pixels, to which small frames are enlarged

@@ -4,7 +4,7 @@
 #     sh docs/measure.sh DANCE OUT [PART ...]
 #
 # DANCE is the dataset "dance". PARTs are dance, ablation, synthetic and own_video; by default all of them, which
-# takes about 4 hours on 2 cores. Repeat the command to continue. Needs the packages of requirements-video.txt.
+# takes about 5 hours on one core. Repeat the command to continue. Needs the packages of requirements-video.txt.
 set -eu
 dance=$1 out=$2
 shift 2
@@ -13,7 +13,7 @@ shift 2
 dataset() { # NAME FLAGS: a synthetic dataset
     name=$1
     shift
-    [ -d "$out/$name" ] || $PYTHON tools/make_dataset.py "$out/$name" "$@"
+    [ -d "$out/$name/test" ] || $PYTHON tools/make_dataset.py "$out/$name" "$@"
 }
 
 run() { # NAME DATASET FLAGS: train, then test with best.ckpt
@@ -66,7 +66,7 @@ synthetic() {
 
 own_video() { # the validation video of a synthetic dataset as the user's video
     dataset person --size 512x256 --train_frames 20 --val_frames 900 --test_frames 2 --test_sequences 1
-    if [ ! -d "$out/own_video_data" ]; then
+    if [ ! -d "$out/own_video_data/test" ]; then
         $PYTHON -c "
 import sys, pathlib, imageio.v3 as iio
 frames = [iio.imread(path) for path in sorted(pathlib.Path(sys.argv[1]).glob('*.png'))]
@@ -76,7 +76,7 @@ iio.imwrite(sys.argv[2], frames, plugin='pyav', codec='libx264', fps=30)
     fi
     run own_video "$out/own_video_data" --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 20
     dataset driver --size 512x256 --seed 1 --train_frames 20 --val_frames 20 --test_frames 200 --test_sequences 1
-    $PYTHON -m tools.reenact "$out/own_video/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted" --no-fit
+    $PYTHON -m tools.reenact "$out/own_video/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted"
 }
 
 for part in ${*:-dance ablation synthetic own_video}; do
@@ -102,6 +102,8 @@ for path in sorted(out.rglob("results.json")):
         first = to_float(truth[:1]).expand(len(truth) - 1, -1, -1, -1)
         baseline.append(psnr_by_frame(first, to_float(truth[1:])).mean().item())
         cells.append(f"{sequence['psnr']:.2f} drift {sequence.get('drift', float('nan')):.2f}")
+    for name in ("pose_dropout", "samples"):
+        cells += [f"{name} {scores}" for sequence in results["sequences"] if (scores := sequence.get(name))]
     ssim, first = results["average"].get("ssim", float("nan")), " ".join(f"{psnr:.2f}" for psnr in baseline)
     print(path.parent.relative_to(out), *cells, f"SSIM {ssim:.4f}", f"first frame {first}", sep=" | ")
 END

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 USER_ERROR = 2  # exit code
-# Windows has no SIGHUP, which says that the terminal was closed.
+# SIGHUP, which a closed terminal sends, does not exist on Windows.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _HANDLERS: dict = {}  # those before `prepare`
 
@@ -74,7 +74,7 @@ def prepare() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the script began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
-        with contextlib.suppress(AttributeError):  # a notebook or IDLE has streams of its own
+        with contextlib.suppress(AttributeError):  # notebooks and IDEs replace the streams
             getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         Path.home()

@@ -58,7 +58,7 @@ class Graphed:
             raise
         except RuntimeError as error:  # a driver or a library without graphs: slower, with the same result
             self.enabled = False
-            while error.__context__ is not None:  # the end of the recording has an error of its own
+            while error.__context__ is not None:  # ending the capture raises another error
                 error = error.__context__
             reason = str(error).strip().split("\n")[0]
             print(f"no CUDA graph here ({reason}): running eagerly", file=sys.stderr)

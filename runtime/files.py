@@ -62,7 +62,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of killed writers; nobody may be writing to the folder."""
+    """Remove the temporary files of killed writers; no process may be writing to the folder."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)

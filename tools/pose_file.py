@@ -89,7 +89,7 @@ def is_poses(path: Path) -> bool:
     try:
         content = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError):
-        return True  # for `read` to say what is wrong
+        return True  # `read` reports the problem
     return isinstance(content, dict) and "joints" in content
 
 

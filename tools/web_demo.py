@@ -71,7 +71,7 @@ def scores(model: VAE_Model, videos: list[Video], config) -> list[str]:
 
 
 def description(args, config, model: VAE_Model, results: list[str]) -> str:
-    """What the page says about the model."""
+    """The page's description of the model."""
     used = [weight for name, weight in model.named_parameters() if not name.startswith("Gaussian_Predictor")]
     parameters = sum(weight.numel() for weight in used)
     frames = len(numbered_images(args.DR / "train" / "train_img"))

@@ -45,7 +45,7 @@ def load_for_inference(
 
     Returns:
         The model in eval mode on `device`; and every flag of Tester.py, with `last_epoch`, `last_lr` and
-        `train_seconds` of the checkpoint (None if it does not say).
+        `train_seconds` of the checkpoint (None if unknown).
 
     Raises:
         UserError: not a checkpoint, damaged, or an override contradicts its model.

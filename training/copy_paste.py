@@ -35,7 +35,7 @@ def copy_paste(
         frames: `(B, T, 3, H, W)` in [0, 1].
         drawing: background minus pose, `(B, T, 3, H, W)` in [-1, 1].
         background: `(B, 4, H, W)` in [0, 1]: the colour, and 1 where it is known. A clip whose person hides
-            what is not known stays unchanged.
+            unknown regions stay unchanged.
         random_reference: frame 0 is from another time of the shot, and stays unchanged, as in generation.
 
     Returns:

@@ -36,7 +36,7 @@ OTHER_COPIES = re.compile("ema|shadow|avg|average|swa|prev|optimizer", re.IGNORE
 COUNTER = "label_transformation.2.num_batches_tracked"  # of BatchNorm
 FLAG_ENTRIES = ("args", "opt", "config", "cfg", "hparams", "hyper_parameters")
 MAX_DEPTH = 4  # of dicts
-MIN_SIDE = 4  # of frames, as of --frame_H
+MIN_SIDE = 4  # of frames, as for --frame_H
 MAX_NUMBER, MAX_DIGITS = 2**53, 16
 FLAGS = {"recipe": "lab", "arch": "lab", "z": "mean"}  # z = 0 scores higher than samples
 

@@ -12,7 +12,7 @@ class Meter:
     def __init__(self, device: torch.device):
         # Since the last read: sums of loss, mse and kl over finite updates, and the counts of both kinds.
         self._sums = torch.zeros(5, device=device)
-        # Skipped updates in a row: now, and the longest row so far.
+        # Consecutive skipped updates: current, and longest so far.
         self._in_a_row = torch.zeros(2, device=device)
 
     def update(self, is_finite: Tensor, *losses: Tensor) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from runtime.distributed import draw
 
-MAX_LENGTH = 3  # frames in a row
+MAX_LENGTH = 3  # consecutive frames
 RADIUS = (0.1, 0.3)  # of a lost part, as a fraction of the height
 
 

@@ -11,7 +11,7 @@ GREENS = (66, 116, 88), (84, 138, 98), (52, 98, 80)
 
 
 def furnish(image, view, zoom):
-    """Draw the furniture on a Pillow image of the empty studio, `zoom` times larger than `view` says."""
+    """Draw the furniture on a Pillow image of the empty studio, `zoom` times larger than `view`."""
     _Furnisher(image, view, zoom).furnish()
 
 

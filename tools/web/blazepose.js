@@ -7,7 +7,7 @@ const ANCHORS = [[8, 2], [16, 2], [32, 6]]; // strides of the detector, and anch
 const MIN_SCORE = 0.5; // of a detection, and of a person in a region
 const REGION_SCALE = 1.25; // side of a region, in diameters of the circle around a body
 const NUM_LANDMARKS = 33;
-const SEARCH_SECONDS = 0.2; // between two searches while nobody is there
+const SEARCH_SECONDS = 0.2; // between two searches while no person is visible
 const MAX_JUMP = 0.3; // how far a person moves between two images, and per second, in sides of their region
 const MAX_SPEED = 1.5;
 const MAX_ABSENCE = 2; // seconds after which anybody is taken
@@ -101,7 +101,7 @@ class BlazePose {
     this.nextSearch = 0;
   }
 
-  // The person in the next image, a VideoFrame; null if nobody is found. A pose is {landmarks, region}:
+  // The person in the next image, a VideoFrame; null if no person is found. A pose is {landmarks, region}:
   // landmarks are 33 [x, y, visibility], in pixels and in [0, 1].
   async find(image, seconds) {
     const pixels = this.#draw(image);
@@ -165,7 +165,7 @@ class BlazePose {
     });
   }
 
-  // The pose of the person in a region; null if nobody is there.
+  // The pose of the person in a region; null if no person is there.
   async #findLandmarks(pixels, region) {
     const { landmarks: values, score } = await this.networks.findLandmarks(crop(pixels, region));
     if (!(score[0] >= MIN_SCORE)) return null;

@@ -3,7 +3,7 @@
 const MIN_CUTOFF = 1; // Hz
 const BETA = 5; // Hz of cutoff per body height per second of speed
 const DERIVATIVE_CUTOFF = 1; // Hz
-const MAX_PAUSE = 0.5; // seconds after which smoothing begins anew
+const MAX_PAUSE = 0.5; // seconds after which smoothing restarts
 
 // The One Euro filter (Casiez et al. 2012) of one coordinate.
 class OneEuroFilter {

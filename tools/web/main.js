@@ -115,7 +115,7 @@ class Page {
   }
 
   showPose() {
-    const isDriven = this.poseTime !== null; // by a camera, whose picture has the skeleton
+    const isDriven = this.poseTime !== null; // by a camera, whose preview shows the skeleton
     this.stage.showSkeleton(find("skeleton").checked && !isDriven ? this.keypoints : null);
     find("scrub").value = Math.floor(this.clock.position);
     find("play").textContent = this.clock.playing ? "Pause" : "Play";

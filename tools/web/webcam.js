@@ -1,4 +1,4 @@
-// The camera drives the person: calibration, poses, and what the page says about them.
+// The camera drives the person: calibration, poses, and status messages.
 
 import { Camera, CameraError } from "camera";
 import { LivePose } from "live_pose";
@@ -10,7 +10,7 @@ const WHOLE_SECONDS = 2.5;
 const PART_SECONDS = 6;
 const MAX_STEP = 0.2; // seconds that one pose adds at most
 const REGION_HEIGHTS = 1.25; // body heights of the region around a person
-const MIN_RATE = 8; // frames per second, below which the page says that the computer is too slow
+const MIN_RATE = 8; // frames per second, below which the page shows a warning
 const MESSAGES = {
   start: "Please allow access to the camera.",
   load: "Loading the pose networks …",
@@ -71,7 +71,7 @@ export class Webcam {
     this.#say(MESSAGES.stop);
   }
 
-  // Measure the person in front of the camera anew.
+  // Calibrate again.
   calibrate() {
     this.retargeting = null;
     this.livePose.reset();
