@@ -65,7 +65,7 @@ IMAGES = (
     Flag("--frame_H", 32, "frame height; images are resized", type=int_range(4)),
     Flag("--frame_W", 64, "frame width; images are resized", type=int_range(4)),
 )
-VALIDATION = (Flag("--val_vi_len", 630, "validation video length in frames", type=FRAMES),)
+VALIDATION = (Flag("--val_vi_len", 630, "maximum validation video length in frames", type=FRAMES),)
 MODEL = (
     Flag(
         "--arch", "unet", "architecture: multi-scale networks (unet) or the course's (lab); sets the sizes",
@@ -73,10 +73,10 @@ MODEL = (
     ),
     _size("--F_dim", "channels of the frame feature", type=int_range(8)),
     _size("--L_dim", "channels of the pose (label) feature", type=int_range(2)),
-    _size("--N_dim", "channels of the latent z (noise)", type=int_range(4)),
+    _size("--N_dim", "channels of the latent z", type=int_range(4)),
     _size("--D_out_dim", "channels of the decoder fusion's output", type=int_range(8)),
-    _size("--patch_size", "unet: ratio of the frame size to the feature size", type=int_range(1, 16)),
-    _size("--unet_levels", "unet: resolutions of the decoder fusion", type=int_range(2, 8)),
+    _size("--patch_size", "unet: patch size of the encoders", type=int_range(1, 16)),
+    _size("--unet_levels", "unet: number of U-Net levels of the decoder fusion", type=int_range(2, 8)),
     _size(
         "--output", "range of generated frames: unbounded, or (0, 1); the course's Tester expects linear",
         choices=["linear", "sigmoid"],
@@ -103,14 +103,14 @@ TRAINING = (
     ),
     Flag("--num_epoch", 70, "number of epochs", type=COUNT),
     Flag(
-        "--max_minutes", None, "training time in minutes without validation, instead of --num_epoch",
+        "--max_minutes", None, "training time in minutes, excluding validation; replaces --num_epoch",
         type=POSITIVE,
     ),
     Flag("--batch_size", 2, "clips per step at --train_vi_len; more while clips are shorter", type=COUNT),
     Flag("--train_vi_len", 16, "final number of frames per training clip", type=FRAMES),
     Flag("--start_vi_len", 3, "initial number of frames per clip; grows to --train_vi_len", type=FRAMES),
     Flag(
-        "--clips", "shuffled", "clip sampling: random offsets and shuffled, or back to back and in order",
+        "--clips", "shuffled", "clip sampling: shuffled at random offsets, or consecutive and in order",
         choices=["shuffled", "in_order"],
     ),
     Flag(
@@ -131,8 +131,8 @@ TRAINING = (
         "--recon_loss", "log_mse", "reconstruction loss: MSE with each frame weighted by 1 / MSE, or MSE",
         choices=["log_mse", "mse"],
     ),
-    Flag("--optim", "Muon", "optimizer (Muon: AdamW for biases)", choices=["Adam", "AdamW", "Muon"]),
-    Flag("--weight_decay", 0.2, "weight decay: L2 penalty in Adam, else decoupled", type=float_range(0)),
+    Flag("--optim", "Muon", "optimizer; Muon uses AdamW for biases", choices=["Adam", "AdamW", "Muon"]),
+    Flag("--weight_decay", 0.2, "weight decay: L2 penalty for Adam, else decoupled", type=float_range(0)),
     Flag("--lr", 0.004, "peak learning rate", type=POSITIVE),
     Flag(
         "--lr_schedule", "cosine", "cosine decay to lr / 100; step: x0.1 at epochs 2 and 5; or constant",
@@ -156,7 +156,7 @@ SCHEDULES = (
         choices=[*dict.fromkeys(KL_ANNEAL_TYPES.values())],
     ),
     Flag(
-        "--kl_anneal_cycle", None, "length of a cycle in epochs (not the number of cycles); by "
+        "--kl_anneal_cycle", None, "length of a cycle in epochs; by "
         f"default {KL_CYCLES} cycles until {KL_END:.0%}% of the run, and beta 1 afterwards", type=COUNT,
     ),
     Flag("--kl_anneal_ratio", 2.0, "slope R: beta reaches 1 after 1/R of a cycle", type=float_range(0)),
@@ -188,11 +188,11 @@ TEST = (
     Flag("--mp4", False, "write the same videos as MP4 (needs PyAV)", action="store_true"),
     Flag("--submission", False, "write submission.csv for the course (since 2024)", action="store_true"),
     Flag(
-        "--samples", None, "score z = 0, one sample of z, best and mean of N samples; report active units",
+        "--samples", None, "also report PSNR with z = 0, one sample, best and mean of N",
         type=COUNT, metavar="N",
     ),
-    Flag("--pose_dropout", 0.0, "also score with this fraction of the poses blanked", type=FRACTION),
-    Flag("--drift", False, "also score teacher-forced predictions and drift", action="store_true"),
+    Flag("--pose_dropout", 0.0, "also report PSNR with this fraction of poses blanked", type=FRACTION),
+    Flag("--drift", False, "also report teacher-forced PSNR and drift", action="store_true"),
     Flag("--test", False, "ignored: the course's command has it", action="store_true"),
 )  # fmt: skip
 HARDWARE = (
