@@ -37,7 +37,7 @@ def visible(folder: Path) -> list[os.DirEntry]:
 
 
 def numbered_images(folder: Path) -> dict[int, os.DirEntry]:
-    """The images of a folder, keyed and sorted by the last number in their names; ignores other files."""
+    """The images of a folder, keyed and sorted by the last number in their names; other files are counted."""
     images: dict[int, os.DirEntry] = {}
     num_others, decimals = 0, {}
     for entry in visible(folder):

@@ -16,52 +16,51 @@ dataset() { # NAME FLAGS: a synthetic dataset
     [ -d "$out/$name/test" ] || $PYTHON tools/make_dataset.py "$out/$name" "$@"
 }
 
-run() { # NAME DATASET FLAGS: train, then test with best.ckpt
-    name=$1 data=$2
-    shift 2
-    [ ! -f "$out/$name/test/results.json" ] || return 0
-    resume=
-    [ ! -f "$out/$name/last.ckpt" ] || resume=--resume
-    $PYTHON Trainer.py --DR "$data" --save_root "$out/$name" --threads "$THREADS" --per_val 1000 $resume "$@"
-    $PYTHON Tester.py --ckpt "$out/$name/best.ckpt" --threads "$THREADS" --drift
+run() { # NAME DATASET SEEDS FLAGS: a study of one run
+    name=$1 data=$2 seeds=$3
+    shift 3
+    mkdir -p "$out"
+    echo "$name: $*" > "$out/$name.txt"
+    $PYTHON -m tools.study "$out/$name.txt" --DR "$data" --save_root "$out/$name" --seeds "$seeds" \
+        --threads "$THREADS" --per_val 1000
 }
 
-retest() { # RUN NAME FLAGS: test a trained run in another way
-    checkpoint=$out/$1/best.ckpt test=$out/$1/$2
+retest() { # STUDY/runs/RUN NAME FLAGS: test seed 0 of a run in another way
+    checkpoint=$out/$1/seed=0/best.ckpt test=$out/$1/seed=0/$2
     shift 2
     [ -f "$test/results.json" ] ||
         $PYTHON Tester.py --ckpt "$checkpoint" --save_root "$test" --threads "$THREADS" --no-make_gif "$@"
 }
 
 dance() {
-    for seed in 0 1 2; do
-        run "dance_seed$seed" "$dance" --num_epoch 60 --seed $seed
-    done
-    run dance_180_epochs "$dance" --num_epoch 180
-    run dance_lab "$dance" --recipe lab --precision bf16 --num_epoch 6
+    run default "$dance" 3 --num_epoch 60
+    run long "$dance" 1 --num_epoch 180
+    run lab "$dance" 1 --recipe lab --precision bf16 --num_epoch 6
     for tta in 1 5; do
-        retest dance_seed0 "tta_$tta" --tta $tta
+        retest default/runs/default "tta_$tta" --tta $tta
     done
-    retest dance_seed0 missing_poses --pose_dropout 0.04
-    retest dance_seed0 missing_poses_unfilled --pose_dropout 0.04 --fill_poses 0
-    retest dance_seed0 samples --samples 20
+    retest default/runs/default missing_poses --pose_dropout 0.04
+    retest default/runs/default missing_poses_unfilled --pose_dropout 0.04 --fill_poses 0
+    retest default/runs/default samples --samples 20
 }
 
 ablation() {
     $PYTHON -m tools.study ablation --DR "$dance" --save_root "$out/ablation" --threads "$THREADS" \
         --num_epoch 15 --seeds 3 --per_val 1000
     for name in KL_summed no_z_dropout; do
-        retest "ablation/runs/$name/seed=0" samples --samples 20
+        retest "ablation/runs/$name" samples --samples 20
     done
 }
 
 synthetic() {
     dataset data_64x32 --size 64x32
-    run synthetic_64x32 "$out/data_64x32" --num_epoch 30 --augment affine
+    run synthetic_64x32 "$out/data_64x32" 1 --num_epoch 30 --augment affine
     dataset data_128x64 --size 128x64
-    run synthetic_128x64 "$out/data_128x64" --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 12 --augment affine
+    run synthetic_128x64 "$out/data_128x64" 1 --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 12 \
+        --augment affine
     dataset data_256x128 --size 256x128
-    run synthetic_256x128 "$out/data_256x128" --frame_H 128 --frame_W 256 --recipe large --num_epoch 12 --augment affine
+    run synthetic_256x128 "$out/data_256x128" 1 --frame_H 128 --frame_W 256 --recipe large --num_epoch 12 \
+        --augment affine
 }
 
 own_video() { # the validation video of a synthetic dataset as the user's video
@@ -74,9 +73,9 @@ iio.imwrite(sys.argv[2], frames, plugin='pyav', codec='libx264', fps=30)
 " "$out/person/val/val_img" "$out/person.mp4"
         $PYTHON -m tools.video_to_dataset "$out/person.mp4" --DR "$out/own_video_data"
     fi
-    run own_video "$out/own_video_data" --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 20
+    run own_video "$out/own_video_data" 1 --frame_H 64 --frame_W 128 --batch_size 1 --tta 1 --num_epoch 20
     dataset driver --size 512x256 --seed 1 --train_frames 20 --val_frames 20 --test_frames 200 --test_sequences 1
-    $PYTHON -m tools.reenact "$out/own_video/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted"
+    $PYTHON -m tools.reenact "$out/own_video/runs/own_video/seed=0/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted"
 }
 
 for part in ${*:-dance ablation synthetic own_video}; do
@@ -84,7 +83,7 @@ for part in ${*:-dance ablation synthetic own_video}; do
 done
 
 $PYTHON - "$out" <<'END'
-"""Print a row per test: PSNR by sequence, SSIM, drift, and the PSNR of repeating the first frame."""
+"""Print a row per test: PSNR by sequence, SSIM, drift, and the PSNR of copying the first frame."""
 import json, sys
 from pathlib import Path
 

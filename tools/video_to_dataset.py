@@ -57,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--size", type=image_size, default="256x128", metavar="WxH", help="image size in pixels")
     crop = "crop in video pixels; by default the largest one that contains the person"
     add("--crop", type=_crop, metavar="LEFT,TOP,WIDTH,HEIGHT", help=crop)
-    held_out = "fraction of the frames for each of validation and test"
+    held_out = "fraction of the frames held out for validation, and again for the test"
     add("--held_out", type=float_range(0, 0.4, exclusive=True), default=0.1, help=held_out)
     add("--start", type=float_range(0), default=0.0, help="start in each video, in seconds")
     add("--end", type=float_range(0, exclusive=True), help="end in each video, in seconds")

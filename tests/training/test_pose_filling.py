@@ -5,7 +5,7 @@ from training.pose_filling import fill_missing_poses
 
 
 def make_poses(is_drawn):
-    """Poses of which some are drawn, pose i with a dark point in column i."""
+    """Poses, some of them drawn: pose i has a dark point in column i."""
     poses = np.full((len(is_drawn), 4, 64, 3), 255, np.uint8)
     for index in np.flatnonzero(is_drawn):
         poses[index, 2, index] = (0, 90, 200)
