@@ -3,8 +3,8 @@
 #
 #     sh docs/measure.sh DANCE OUT [PART ...]
 #
-# DANCE is the dataset "dance". PARTs are dance, ablation, synthetic and own_video; by default all of them, which
-# takes about 5 hours on one core. Repeat the command to continue. Needs the packages of requirements-video.txt.
+# DANCE is the dataset "dance". PARTs are dance, ablation, synthetic, own_video and long; by default all of them,
+# which takes about 6 hours on one core. Repeat the command to continue. Needs the packages of requirements-video.txt.
 set -eu
 dance=$1 out=$2
 shift 2
@@ -34,7 +34,6 @@ retest() { # STUDY/runs/RUN NAME FLAGS: test seed 0 of a run in another way
 
 dance() {
     run default "$dance" 3 --num_epoch 60
-    run long "$dance" 1 --num_epoch 180
     run lab "$dance" 1 --recipe lab --precision bf16 --num_epoch 6
     for tta in 1 5; do
         retest default/runs/default "tta_$tta" --tta $tta
@@ -78,7 +77,11 @@ iio.imwrite(sys.argv[2], frames, plugin='pyav', codec='libx264', fps=30)
     $PYTHON -m tools.reenact "$out/own_video/runs/own_video/seed=0/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted"
 }
 
-for part in ${*:-dance ablation synthetic own_video}; do
+long() {
+    run long "$dance" 1 --num_epoch 180
+}
+
+for part in ${*:-dance ablation synthetic own_video long}; do
     $part
 done
 
