@@ -225,7 +225,8 @@ def main(argv: list[str] | None = None) -> None:
     files.save(movie, utils.save_mp4, render(model, args, config, poses, beginning))
     if args.source.is_file() and args.source.suffix != ".json" and sound.has_sound(args.source):
         files.save(movie, sound.add_sound, movie, args.source, args.start)
-    grid = replace(beginning[0], frames=np.concatenate([grid.frames for grid in beginning]))
+    frames = np.concatenate([grid.frames for grid in beginning])
+    grid = replace(beginning[0], frames=frames[:MAX_GIF_FRAMES])
     files.save(args.out / "reenacted_sheet.png", utils.save_sheet, grid)
     files.save(args.out / "reenacted.gif", utils.save_gif, grid)
     cli.log(f"wrote reenacted.mp4, reenacted.gif and reenacted_sheet.png to {args.out}")

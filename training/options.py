@@ -147,8 +147,8 @@ SCHEDULES = (
         f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
     Flag(
-        "--tfr_d_step", None, "teacher-forcing decay per epoch; by default to 0 in the last epoch",
-        type=FRACTION,
+        "--tfr_d_step", None, "teacher-forcing decay per epoch; with --tfr_sde by default to 0 in the last "
+        "epoch", type=FRACTION,
     ),
     Flag(
         "--kl_anneal_type", "Cyclical", "schedule of beta, the KL weight; None and without are aliases of "
@@ -173,7 +173,7 @@ RUN = (
     Flag("--resume", False, "continue training from last.ckpt in --save_root", action="store_true"),
     Flag("--ckpt_path", None, "checkpoint to continue in a new --save_root, or for --test", type=Path),
     Flag("--overwrite", False, "delete the run in --save_root", action="store_true"),
-    Flag("--per_save", 3, "save epoch=E.ckpt every N epochs", type=COUNT),
+    Flag("--per_save", 3, "save epoch=E.ckpt every N epochs, and after the last", type=COUNT),
     Flag("--per_val", 5, "validate every N epochs, and after the last", type=COUNT),
     Flag("--test", False, "validate --ckpt_path without training", action="store_true"),
     Flag("--store_visualization", False, "keep the GIF and plot of every validation", action="store_true"),
