@@ -56,29 +56,31 @@ def _size(name: str, help: str, **settings) -> Flag:
 
 
 DATASET = Flag(
-    "--DR", None, "dataset root with train, val and test; by default the checkpoint's",
+    "--DR", None, "dataset root folder with train, val and test; by default that of the checkpoint",
     type=Path,
 )  # fmt: skip
 IMAGES = (
-    Flag("--num_workers", 4, "threads that decode images for the cache", type=int_range(0, 256)),
+    Flag("--num_workers", 4, "number of threads that decode images for the cache", type=int_range(0, 256)),
     # The pose encoder of the lab architecture mirrors 3 pixels at each edge, so a side has at least 4.
-    Flag("--frame_H", 32, "frame height; images are resized", type=int_range(4)),
-    Flag("--frame_W", 64, "frame width; images are resized", type=int_range(4)),
+    Flag("--frame_H", 32, "height to which frames are resized", type=int_range(4)),
+    Flag("--frame_W", 64, "width to which frames are resized", type=int_range(4)),
 )
 VALIDATION = (Flag("--val_vi_len", 630, "maximum validation video length in frames", type=FRAMES),)
 MODEL = (
     Flag(
-        "--arch", "unet", "architecture: multi-scale networks (unet) or the course's (lab); sets the sizes",
+        "--arch", "unet", "architecture: multi-scale networks (unet) or the course's (lab); sets the "
+        "default sizes below",
         choices=list(ARCHITECTURES),
     ),
     _size("--F_dim", "channels of the frame feature", type=int_range(8)),
     _size("--L_dim", "channels of the pose (label) feature", type=int_range(2)),
     _size("--N_dim", "channels of the latent z", type=int_range(4)),
     _size("--D_out_dim", "channels of the decoder fusion's output", type=int_range(8)),
-    _size("--patch_size", "unet: patch size of the encoders", type=int_range(1, 16)),
-    _size("--unet_levels", "unet: number of U-Net levels of the decoder fusion", type=int_range(2, 8)),
+    _size("--patch_size", "patch size of the encoders", type=int_range(1, 16)),
+    _size("--unet_levels", "number of U-Net levels of the decoder fusion", type=int_range(2, 8)),
     _size(
-        "--output", "range of generated frames: unbounded, or (0, 1); the course's Tester expects linear",
+        "--output", "output activation of the generator: linear, or sigmoid for values in (0, 1); the "
+        "course's Tester expects linear",
         choices=["linear", "sigmoid"],
     ),
 )  # fmt: skip
@@ -92,14 +94,14 @@ GENERATION = (
         "--tta", 3, "test-time augmentation: number of shifted inputs to average over", type=int_range(1, 99)
     ),
     Flag(
-        "--z", "mean", "latent in generation: the prior's mean (0) or a sample of the prior",
+        "--z", "mean", "latent in generation: the prior's mean (0) or a sample from the prior",
         choices=["mean", "sample"],
     ),
 )  # fmt: skip
 TRAINING = (
     Flag(
-        "--recipe", "default", "set of default values: this list (default), the course's protocol (lab), "
-        "or frames of about 256x128 (large)", choices=list(RECIPES),
+        "--recipe", "default", "set of default values: those of this list (default), of the course's "
+        "protocol (lab), or for frames of about 256x128 (large)", choices=list(RECIPES),
     ),
     Flag("--num_epoch", 70, "number of epochs", type=COUNT),
     Flag(
@@ -114,28 +116,29 @@ TRAINING = (
         choices=["shuffled", "in_order"],
     ),
     Flag(
-        "--reference_frame", "any", "reference frame in training: the clip's first frame, or any of its shot",
+        "--reference_frame", "any", "reference frame in training: the clip's first, or any frame of its shot",
         choices=["clip", "any"],
     ),
     Flag(
-        "--augment", "affine,copy_paste", f"data augmentation, a subset of {','.join(KINDS)}, or none: "
-        "rotate and shear images; move, rescale and warp the person",
+        "--augment", "affine,copy_paste", "data augmentations, separated by commas, or none: affine rotates "
+        "and shears images, copy_paste moves, rescales and warps the person",
         type=subset(KINDS, RENAMED_KINDS),
     ),
-    Flag("--pose_dropout", 0.0, "fraction of training poses to erase, wholly or partly", type=FRACTION),
+    Flag("--pose_dropout", 0.0, "fraction of training poses to erase, completely or in part", type=FRACTION),
     Flag("--partial", 1.0, "fraction of the training frames to use", type=PART),
     Flag("--fast_train", False, "use fewer clips (--fast_partial) in the first epochs", action="store_true"),
-    Flag("--fast_partial", 0.4, "fraction of the clips with --fast_train", type=PART),
-    Flag("--fast_train_epoch", 5, "number of epochs with --fast_train", type=int_range(0)),
+    Flag("--fast_partial", 0.4, "fraction of the clips that --fast_train uses", type=PART),
+    Flag("--fast_train_epoch", 5, "number of initial epochs that --fast_train shortens", type=int_range(0)),
     Flag(
-        "--recon_loss", "log_mse", "reconstruction loss: MSE with each frame weighted by 1 / MSE, or MSE",
+        "--recon_loss", "log_mse", "reconstruction loss; log_mse weights the MSE of each frame by 1 / MSE",
         choices=["log_mse", "mse"],
     ),
     Flag("--optim", "Muon", "optimizer; Muon uses AdamW for biases", choices=["Adam", "AdamW", "Muon"]),
-    Flag("--weight_decay", 0.2, "weight decay: L2 penalty for Adam, else decoupled", type=float_range(0)),
+    Flag("--weight_decay", 0.2, "weight decay (L2 penalty with --optim Adam)", type=float_range(0)),
     Flag("--lr", 0.004, "peak learning rate", type=POSITIVE),
     Flag(
-        "--lr_schedule", "cosine", "cosine decay to lr / 100; step: x0.1 at epochs 2 and 5; or constant",
+        "--lr_schedule", "cosine", "learning rate: cosine decay to lr / 100, division by 10 at epochs 2 and "
+        "5 (step), or constant",
         choices=["cosine", "step", "constant"],
     ),
     Flag("--lr_warmup", 50, "steps of linear warm-up", type=int_range(0)),
@@ -144,26 +147,26 @@ SCHEDULES = (
     Flag("--tfr", 1.0, "initial teacher-forcing ratio", type=FRACTION),
     Flag(
         "--tfr_sde", None, "epoch at which the teacher-forcing ratio starts to decay; by default "
-        f"from the start, to 0 at {TFR_END:.0%}% of the run", type=int_range(0),
+        f"it decays from the start and reaches 0 at {TFR_END:.0%}% of the run", type=int_range(0),
     ),
     Flag(
-        "--tfr_d_step", None, "teacher-forcing decay per epoch; with --tfr_sde by default to 0 in the last "
-        "epoch", type=FRACTION,
+        "--tfr_d_step", None, "decrease of the teacher-forcing ratio per epoch; by default, with --tfr_sde, "
+        "the ratio reaches 0 in the last epoch", type=FRACTION,
     ),
     Flag(
-        "--kl_anneal_type", "Cyclical", "schedule of beta, the KL weight; None and without are aliases of "
-        "NoKL_Annealing", type=lambda text: KL_ANNEAL_TYPES.get(text.lower(), text),
+        "--kl_anneal_type", "Cyclical", "schedule of beta, the KL weight; 'None' and 'without' are aliases "
+        "of NoKL_Annealing", type=lambda text: KL_ANNEAL_TYPES.get(text.lower(), text),
         choices=[*dict.fromkeys(KL_ANNEAL_TYPES.values())],
     ),
     Flag(
         "--kl_anneal_cycle", None, "length of a cycle in epochs; by "
-        f"default {KL_CYCLES} cycles until {KL_END:.0%}% of the run, and beta 1 afterwards", type=COUNT,
+        f"default {KL_CYCLES} cycles in the first {KL_END:.0%}% of the run, then beta 1", type=COUNT,
     ),
     Flag("--kl_anneal_ratio", 2.0, "slope R: beta reaches 1 after 1/R of a cycle", type=float_range(0)),
     # With less KL weight the posterior carries information that generation lacks.
     Flag("--kl_anneal_start", 0.3, "minimum of beta", type=FRACTION),
     Flag(
-        "--kl_reduction", "elbo", "KL: summed over z, or scaled so that beta 1 is the evidence lower bound",
+        "--kl_reduction", "elbo", "KL term: summed over z, or (elbo) scaled so that beta 1 gives the ELBO",
         choices=["sum", "elbo"],
     ),
     # An informative posterior lowers the training loss and harms generation, which has z = 0.
@@ -172,34 +175,38 @@ SCHEDULES = (
 RUN = (
     Flag("--resume", False, "continue training from last.ckpt in --save_root", action="store_true"),
     Flag("--ckpt_path", None, "checkpoint to continue in a new --save_root, or for --test", type=Path),
-    Flag("--overwrite", False, "delete the run in --save_root", action="store_true"),
+    Flag("--overwrite", False, "delete the existing run in --save_root", action="store_true"),
     Flag("--per_save", 3, "save epoch=E.ckpt every N epochs, and after the last", type=COUNT),
     Flag("--per_val", 5, "validate every N epochs, and after the last", type=COUNT),
     Flag("--test", False, "validate --ckpt_path without training", action="store_true"),
     Flag("--store_visualization", False, "keep the GIF and plot of every validation", action="store_true"),
 )
 TEST = (
-    Flag("--ckpt_path", REQUIRED, "checkpoint to render with", type=Path),
-    Flag("--val_vi_len", None, "test video length in frames; by default all", type=FRAMES),
+    Flag("--ckpt_path", REQUIRED, "checkpoint of the model", type=Path),
+    Flag("--val_vi_len", None, "maximum test video length in frames; by default all frames", type=FRAMES),
     Flag(
-        "--make_gif", True, "write GIFs: the prediction; pose, prediction, ground truth and error",
+        "--make_gif", True, "write two GIFs per sequence: the prediction, and a comparison with pose, truth "
+        "and error",
         action=argparse.BooleanOptionalAction,
     ),
     Flag("--mp4", False, "write the same videos as MP4 (needs PyAV)", action="store_true"),
-    Flag("--submission", False, "write submission.csv for the course (since 2024)", action="store_true"),
+    Flag("--submission", False, "write submission.csv in the course's format", action="store_true"),
     Flag(
-        "--samples", None, "also report PSNR with z = 0, one sample, best and mean of N",
+        "--samples", None, "also report PSNR with z = 0 and one sample of z, and the best and mean of N",
         type=COUNT, metavar="N",
     ),
-    Flag("--pose_dropout", 0.0, "also report PSNR with this fraction of poses blanked", type=FRACTION),
-    Flag("--drift", False, "also report teacher-forced PSNR and drift", action="store_true"),
-    Flag("--test", False, "ignored: the course's command has it", action="store_true"),
+    Flag("--pose_dropout", 0.0, "also report PSNR with this fraction of the poses erased", type=FRACTION),
+    Flag(
+        "--drift", False, "also report teacher-forced PSNR, and drift: its lead over the last 100 frames",
+        action="store_true",
+    ),
+    Flag("--test", False, "ignored; the course's command has it", action="store_true"),
 )  # fmt: skip
 HARDWARE = (
     Flag("--device", None, "cpu, cuda, cuda:N or mps (Apple); by default CUDA where available", type=str),
-    Flag("--gpu", 1, "number of GPUs, one process each; 0 is the CPU", type=int_range(0)),
+    Flag("--gpu", 1, "number of GPUs, one process each; 0 selects the CPU", type=int_range(0)),
     Flag(
-        "--precision", "auto", "compute precision; auto is bf16 where the hardware supports it",
+        "--precision", "auto", "compute precision; auto selects bf16 where the hardware supports it",
         choices=["auto", "fp32", "bf16"],
     ),
     Flag("--threads", None, "CPU threads; by default one per idle core", type=COUNT),
