@@ -3,8 +3,8 @@
 #
 #     sh docs/measure.sh DANCE OUT [PART ...]
 #
-# DANCE is the dataset "dance". PARTs are dance, ablation, synthetic, own_video and long; by default all of them,
-# which takes about 6 hours on one core. Repeat the command to continue. Needs the packages of requirements-video.txt.
+# DANCE is the dataset "dance". PARTs are dance, ablation, synthetic and own_video; by default all of them,
+# which takes about 4 hours on one core. Repeat the command to continue. Needs the packages of requirements-video.txt.
 set -eu
 dance=$1 out=$2
 shift 2
@@ -77,11 +77,7 @@ iio.imwrite(sys.argv[2], frames, plugin='pyav', codec='libx264', fps=30)
     $PYTHON -m tools.reenact "$out/own_video/runs/own_video/seed=0/best.ckpt" "$out/driver/test/test_label/0" "$out/reenacted"
 }
 
-long() {
-    run long "$dance" 1 --num_epoch 180
-}
-
-for part in ${*:-dance ablation synthetic own_video long}; do
+for part in ${*:-dance ablation synthetic own_video}; do
     $part
 done
 
